@@ -1,0 +1,2 @@
+//! The cryopod command.
+fn main() {}

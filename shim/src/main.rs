@@ -1,0 +1,2 @@
+//! containerd-shim-cryopod-v2.
+fn main() {}
