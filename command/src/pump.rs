@@ -190,10 +190,15 @@ fn timeout(limits: &Limits, until: Option<Instant>, blind: bool) -> PollTimeout 
         .unwrap_or(PollTimeout::MAX)
 }
 
+/// Reads of one turn: more than the largest pipe holds (1 MiB), so that what an ended program wrote is taken
+/// whole, and yet bounded, so that one that never stops writing meets its deadline.
+const READS_PER_TURN: usize = 128;
+
 /// Reads until the pipe is empty for now; closes it at its end.
 fn drain(pipe: &mut Option<File>, mut take: impl FnMut(&[u8]) -> Result<(), Halt>) -> Result<(), Halt> {
     let mut buffer = [0u8; 16 << 10];
-    while let Some(file) = pipe {
+    for _ in 0..READS_PER_TURN {
+        let Some(file) = pipe else { break };
         match file.read(&mut buffer) {
             Ok(0) => *pipe = None,
             Ok(count) => take(buffer.get(..count).unwrap_or_default())?,

@@ -108,6 +108,12 @@ fn the_deadline_kills_the_whole_group_and_leaves_nothing() {
 }
 
 #[test]
+fn a_program_that_never_stops_writing_meets_its_deadline() {
+    let error = sh("yes >&2").run(&Limits::within(Duration::from_millis(300))).unwrap_err();
+    assert!(matches!(error, Error::Deadline { lingering: false, .. }), "{error}");
+}
+
+#[test]
 fn process_only_spares_what_the_program_started() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pid");
