@@ -1,0 +1,30 @@
+//! Tests on a real node. This binary runs *inside* the node, next to containerd, ZFS and CRIU, so that a test is
+//! plain local calls; `cargo xtask test --suite NAME` copies it there and streams what it prints.
+//!
+//! `cryopod-e2e SUITE [--full] [FILTER…]` runs a suite and ends with `N passed, N failed`; exit code 1 if one failed.
+//! Tests run one after the other: they share a node.
+
+mod crictl;
+mod shell;
+mod suite;
+mod suites;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let Some(name) = args.next() else {
+        eprintln!("usage: cryopod-e2e SUITE [--full] [FILTER]\nsuites: {}", suites::names().join(" "));
+        return ExitCode::from(2);
+    };
+    let rest: Vec<String> = args.collect();
+    let full = rest.iter().any(|a| a == "--full");
+    let filter = rest.into_iter().find(|a| !a.starts_with("--"));
+    match suites::build(&name, full) {
+        Some(suite) => suite::run(suite, filter),
+        None => {
+            eprintln!("no suite {name:?}; there are: {}", suites::names().join(" "));
+            ExitCode::from(2)
+        }
+    }
+}
