@@ -1,1 +1,30 @@
-//! See Cargo.toml.
+//! Typed OpenZFS for the rest of cryopod: one trait, `Zfs`, with the real tool and an in-memory fake behind it.
+//!
+//! Rules that every implementation keeps and `conformance` checks: identity is the guid and order is
+//! `createtxg`, never a name or a time; an unknown error is never reported as "absent"; "busy" says who holds
+//! the dataset; every call ends by its deadline or when it is cancelled, leaving no child process behind.
+//!
+//! All calls block: callers on an event loop hand them to a blocking thread.
+
+mod api;
+mod error;
+mod holders;
+mod names;
+mod properties;
+mod requests;
+mod types;
+
+pub use api::{TemporaryHold, Zfs};
+pub use cryopod_command::{Cancel, Limits};
+pub use error::{Error, Op};
+pub use holders::{Holders, MountHolder};
+pub use names::{BookmarkName, DatasetName, HoldTag, Name, NameError, PoolName, SnapshotName};
+pub use properties::{EffectiveProperties, Properties, Property, Source, is_user_property};
+pub use requests::{
+    Base, CreateRequest, Filter, Kinds, MountOptions, NewKind, ReceiveRequest, Received, Rename, ResumeToken,
+    SendFlags, SendRequest, Stream, Wanted,
+};
+pub use types::{
+    Bookmark, Bytes, Dataset, Entry, Guid, Health, Hold, Kind, Mountpoint, Pool, PoolStatus, Snapshot, Txg,
+    Version,
+};
