@@ -4,6 +4,9 @@
 //! code. containerd branches on NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION and UNIMPLEMENTED, so these four
 //! must be right; see containerd `pkg/errdefs`.
 
+use std::io;
+
+use cryopod_command::Stop;
 use serde::{Deserialize, Serialize};
 
 /// Class of an error, named after the gRPC code it becomes.
@@ -34,4 +37,26 @@ pub enum Kind {
     DataLoss,
     /// Anything else.
     Internal,
+}
+
+impl From<Stop> for Kind {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Deadline => Self::DeadlineExceeded,
+            Stop::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl From<&io::Error> for Kind {
+    fn from(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::NotFound,
+            io::ErrorKind::AlreadyExists => Self::AlreadyExists,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::PermissionDenied,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::ResourceExhausted,
+            io::ErrorKind::TimedOut => Self::DeadlineExceeded,
+            _ => Self::Internal,
+        }
+    }
 }

@@ -4,5 +4,19 @@
 //! transaction (`capture`), its journal, the store on ZFS or in a directory, retention and the export stream; what
 //! is captured it sees only through [`target::Target`].
 
+pub mod compat;
+pub mod digest;
+mod durable;
+pub mod facts;
+pub mod fault;
+pub mod id;
+pub mod info;
+pub mod journal;
 pub mod kind;
+pub mod lock;
+pub mod manifest;
+pub mod progress;
+pub mod refusal;
+pub mod retention;
 pub mod target;
+pub mod timeline;

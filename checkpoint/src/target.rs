@@ -182,7 +182,8 @@ pub trait Target: Send + Sync {
     fn thaw(&self) -> Result<(), TargetError>;
 
     /// One memory round with the member running; its images are the parent of the next.
-    fn pre_dump(&self, member: &Member, images: &ImageDir, limits: &Limits) -> Result<DumpStats, TargetError>;
+    fn pre_dump(&self, member: &Member, images: &ImageDir, limits: &Limits)
+    -> Result<DumpStats, TargetError>;
 
     /// Dumps a frozen member's memory, calls `at_instant` exactly once while nothing of it runs, and leaves it
     /// frozen as it was. On error the member is as before the call.

@@ -1,0 +1,182 @@
+//! Named locks between processes, and a way to ask the holder to let go.
+//!
+//! A lock is `flock` on a file below the lock directory, so it dies with its process. The file is removed by the
+//! holder while it still holds it; whoever then locks the removed file notices by its inode and tries again. A wish
+//! (`<name>.wanted`, locked by the one who waits) is looked at by long operations between and during their steps:
+//! settling stops its send when `adopt` wants the dataset, without signals and without knowing any PID.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use cryopod_command::{Limits, Stop};
+
+use crate::durable;
+
+/// How often a waiter tries again.
+const TRY_EVERY: Duration = Duration::from_millis(20);
+
+/// A lock that could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// The lock file could not be opened or locked.
+    #[error("cannot lock {}: {source}", path.display())]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Held by another operation until the limits ended the wait.
+    #[error("{} is still held by another operation ({stop:?})", path.display())]
+    Stopped {
+        /// The lock file.
+        path: PathBuf,
+        /// Deadline or cancel.
+        stop: Stop,
+    },
+}
+
+/// A directory of named locks.
+#[derive(Debug, Clone)]
+pub struct Locks {
+    dir: PathBuf,
+}
+
+/// A held lock; dropping it lets go.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    // Closing releases the flock; it is never passed on (O_CLOEXEC).
+    _file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Still locked here: nobody else can be between opening and locking without noticing the new inode.
+        fs::remove_file(&self.path).ok();
+    }
+}
+
+impl Locks {
+    /// Uses a directory, creating it.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, LockError> {
+        let dir = dir.into();
+        durable::private_dir(&dir).map_err(|source| LockError::Io { path: dir.clone(), source })?;
+        Ok(Self { dir })
+    }
+
+    /// The lock if nobody has it.
+    pub fn try_lock(&self, name: &str) -> Result<Option<Lock>, LockError> {
+        take(&self.path(name, "lock"))
+    }
+
+    /// Waits for the lock.
+    pub fn lock(&self, name: &str, limits: &Limits) -> Result<Lock, LockError> {
+        let path = self.path(name, "lock");
+        loop {
+            if let Some(lock) = take(&path)? {
+                return Ok(lock);
+            }
+            limits.check().map_err(|stop| LockError::Stopped { path: path.clone(), stop })?;
+            thread::sleep(TRY_EVERY);
+        }
+    }
+
+    /// Says that the lock is wanted until the result is dropped; None when somebody else wants it already.
+    pub fn want(&self, name: &str) -> Result<Option<Lock>, LockError> {
+        take(&self.path(name, "wanted"))
+    }
+
+    /// Whether somebody alive wants the lock.
+    pub fn is_wanted(&self, name: &str) -> bool {
+        let Ok(file) = File::open(self.path(name, "wanted")) else { return false };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+
+    fn path(&self, name: &str, ending: &str) -> PathBuf {
+        self.dir.join(format!("{name}.{ending}"))
+    }
+}
+
+fn take(path: &Path) -> Result<Option<Lock>, LockError> {
+    let failed = |source| LockError::Io { path: path.to_owned(), source };
+    loop {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        let held = file.metadata().map_err(failed)?;
+        match fs::metadata(path) {
+            Ok(named) if named.ino() == held.ino() && named.dev() == held.dev() => {
+                return Ok(Some(Lock { path: path.to_owned(), _file: file }));
+            }
+            // Removed by its last holder between our open and our lock.
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(failed(source)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_held_by_one_and_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let locks = Locks::open(dir.path()).unwrap();
+        let first = locks.try_lock("a").unwrap().unwrap();
+        assert!(locks.try_lock("a").unwrap().is_none());
+        assert!(locks.try_lock("b").unwrap().is_some());
+        let error = locks.lock("a", &Limits::within(Duration::from_millis(30))).unwrap_err();
+        assert!(error.to_string().contains("still held"), "{error}");
+        drop(first);
+        assert!(locks.lock("a", &Limits::none()).is_ok());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_wish_is_seen_while_its_owner_lives_and_a_left_over_file_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let locks = Locks::open(dir.path()).unwrap();
+        assert!(!locks.is_wanted("a"));
+        let wish = locks.want("a").unwrap().unwrap();
+        assert!(locks.is_wanted("a"));
+        drop(wish);
+        fs::write(dir.path().join("a.wanted"), "").unwrap();
+        assert!(!locks.is_wanted("a"));
+    }
+
+    #[test]
+    fn many_threads_are_never_inside_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let locks = Locks::open(dir.path()).unwrap();
+        let inside = std::sync::atomic::AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        if let Some(_lock) = locks.try_lock("a").unwrap() {
+                            assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                            thread::yield_now();
+                            inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+    }
+}

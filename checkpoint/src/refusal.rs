@@ -1,0 +1,30 @@
+//! A capture that is not possible, said before anything is touched: a stable code, the reason, what to do.
+
+use serde::{Deserialize, Serialize};
+
+/// Why something was refused. The codes are documented in docs/reference and never change their meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text} [{code}]; {advice}")]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    /// Stable code, e.g. `no-space`, `io-uring`, `criu-too-old`.
+    pub code: String,
+    /// What is in the way, with the container, file or volume named.
+    pub text: String,
+    /// What the person can do about it.
+    pub advice: String,
+}
+
+impl Refusal {
+    /// A refusal from its three parts.
+    pub fn new(code: &str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), text: text.into(), advice: advice.into() }
+    }
+}
+
+/// The store has not enough room for the memory images.
+pub const NO_SPACE: &str = "no-space";
+/// A volume or layer that must be copied inside the freeze is larger than the bound for that.
+pub const COPY_TOO_LARGE: &str = "copy-too-large";
+/// A tree that must be copied is nested too deeply or cannot be read.
+pub const COPY_UNREADABLE: &str = "copy-unreadable";
