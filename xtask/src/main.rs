@@ -1,2 +1,31 @@
-//! cargo xtask.
-fn main() {}
+//! `cargo xtask`: everything that is done with this repository besides plain cargo. `cargo xtask --help` is the manual.
+
+mod args;
+mod cache;
+mod deploy;
+mod host;
+mod image;
+mod lock;
+mod machine;
+mod node;
+mod process;
+mod progress;
+mod quote;
+mod recipe;
+mod report;
+mod repository;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    match args.run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {}", report::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}

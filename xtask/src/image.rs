@@ -1,0 +1,64 @@
+//! The image that nodes boot: kernel, initial RAM disk and root file system, made of layers that are cached each under
+//! the hash of its recipe:
+//!
+//! ```text
+//! packages/<key>      root tree: Debian packages                         xtask/node/packages
+//! modules/<key>       zfs.ko, spl.ko for the tree's kernel                built by zfs-dkms in a copy of the tree
+//! tools/<name>-<key>  containerd, ctr, crictl, critest, CNI, registry     e2e/tools/<name>/go.mod
+//! image/<key>         all of it, with configuration, as a disk            xtask/node/tree, e2e/images
+//! ```
+//!
+//! A layer is made under a temporary name and renamed when it is whole; one lock per layer keeps builders apart.
+
+mod archive;
+mod disk;
+mod error;
+mod layer;
+mod modules;
+mod packages;
+mod tools;
+
+use std::path::PathBuf;
+
+pub(crate) use error::Error;
+pub(crate) use tools::Tools;
+
+use crate::cache::Cache;
+use crate::host;
+
+/// A complete image.
+#[derive(Debug, Clone)]
+pub(crate) struct Image {
+    /// Its key.
+    pub(crate) key: String,
+    dir: PathBuf,
+}
+
+impl Image {
+    /// The image `key`, which is in the cache.
+    pub(crate) fn cached(cache: &Cache, key: &str) -> Option<Self> {
+        let dir = cache.root().join("image").join(key);
+        dir.is_dir().then(|| Self { key: key.to_owned(), dir })
+    }
+
+    /// The image of this checkout; builds what is missing of it.
+    pub(crate) fn build(cache: &Cache) -> Result<Self, Error> {
+        host::prepare(cache)?;
+        let packages = packages::layer(cache)?;
+        let modules = modules::layer(cache, &packages)?;
+        let tools = Tools::NODE.iter().map(|tools| tools.layer(cache)).collect::<Result<Vec<_>, _>>()?;
+        disk::image(cache, &packages, &modules, &tools)
+    }
+
+    pub(crate) fn kernel(&self) -> PathBuf {
+        self.dir.join("vmlinuz")
+    }
+
+    pub(crate) fn initrd(&self) -> PathBuf {
+        self.dir.join("initrd")
+    }
+
+    pub(crate) fn root_disk(&self) -> PathBuf {
+        self.dir.join("root.raw")
+    }
+}
