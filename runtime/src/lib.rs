@@ -1,1 +1,19 @@
-//! See Cargo.toml.
+//! Runs containers and brings their memory back.
+//!
+//! [`backend::Backend`] is the one trait for every kind of container; `oci` implements it with crun, runc or any OCI
+//! runtime. Around it: the configuration of the node, reading of OCI specs, cgroup v2, CRIU, preflight checks and the
+//! adapters through which the checkpoint room captures a pod.
+
+pub mod backend;
+pub mod cgroup;
+pub mod config;
+pub mod criu;
+pub mod disk;
+pub mod error;
+pub mod mountinfo;
+pub mod oom;
+pub mod process;
+pub mod spec;
+pub mod stats;
+mod sys;
+mod wait;

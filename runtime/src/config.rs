@@ -1,0 +1,428 @@
+//! The configuration of a node: `/etc/cryopod/config.toml`, then `/etc/cryopod/conf.d/*.toml` in name order, later
+//! files winning key by key. Every default works with no file at all. containerd's runtime options
+//! (`config_path`, `config_body`) replace, respectively overlay, the files for one pod.
+//!
+//! An unknown key or a wrong value is an error that names file, line and column; a misspelt key names the one that
+//! was meant. `cryopod config check` and `dump` show the result of [`Config::load`].
+
+mod units;
+mod unknown;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cryopod_checkpoint::target::TcpPolicy;
+use serde::{Deserialize, Serialize};
+use toml::de::DeTable;
+
+pub use units::{Bytes, Seconds, UnitError};
+
+/// Where the configuration lives unless a caller says otherwise.
+pub const DIRECTORY: &str = "/etc/cryopod";
+
+/// The largest file that is read: a configuration has a few hundred lines.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Why there is no usable configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file exists and cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Larger than any configuration.
+    #[error("{} has {size} bytes; a configuration has at most {MAX_FILE}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Not TOML, or a value of the wrong kind.
+    #[error("{place}: {message}")]
+    Malformed {
+        /// File, line and column.
+        place: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A key nobody reads.
+    #[error("{place}: unknown key '{key}'{}", meant(nearest.as_deref()))]
+    UnknownKey {
+        /// File, line and column.
+        place: String,
+        /// The key as a dotted path.
+        key: String,
+        /// The key that was probably meant.
+        nearest: Option<String>,
+    },
+    /// `runtime.default` names a runtime that is not configured and not built in.
+    #[error("runtime.default is '{name}', which has no [runtime.{name}] section; configured: {configured}")]
+    NoSuchRuntime {
+        /// The name given.
+        name: String,
+        /// The names there are.
+        configured: String,
+    },
+}
+
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map(|key| format!(", did you mean '{key}'?")).unwrap_or_default()
+}
+
+/// The effective configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// OCI runtimes.
+    pub runtime: RuntimeSection,
+    /// Where checkpoints are kept.
+    pub store: StoreSection,
+    /// How checkpoints are taken.
+    pub checkpoint: CheckpointSection,
+    /// What happens to writable volumes that have no annotation.
+    pub volumes: VolumeSection,
+    /// Logging.
+    pub log: LogSection,
+    /// CRIU.
+    pub criu: CriuSection,
+}
+
+/// `[runtime]`: the default, and one `[runtime.NAME]` each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RuntimeSection {
+    /// Runtime of containers that ask for none.
+    pub default: String,
+    /// Settings by name; crun and runc are always there.
+    #[serde(flatten)]
+    pub named: BTreeMap<String, RuntimeConfig>,
+}
+
+/// `[runtime.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RuntimeConfig {
+    /// Program, by path or by name in PATH; the section's name if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// State directory; `/run/cryopod/oci/<containerd namespace>` if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    /// Global arguments before the verb.
+    pub extra_args: Vec<String>,
+    /// Containers get their cgroup from systemd instead of cgroupfs.
+    pub systemd_cgroup: bool,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreSection {
+    /// Which store.
+    pub kind: StoreKind,
+    /// ZFS store.
+    pub zfs: ZfsStore,
+    /// Directory store.
+    pub dir: DirStore,
+}
+
+/// Which store is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoreKind {
+    /// ZFS where a pool is, else the directory.
+    #[default]
+    Auto,
+    /// ZFS or an error.
+    Zfs,
+    /// The directory.
+    Dir,
+}
+
+/// `[store.zfs]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ZfsStore {
+    /// Dataset that holds everything of cryopod; `<pool>/cryopod` if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+}
+
+/// `[store.dir]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DirStore {
+    /// Directory of the store, and mount base of the ZFS store.
+    pub path: PathBuf,
+}
+
+/// What is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckpointMode {
+    /// Full if possible, else disk.
+    #[default]
+    Auto,
+    /// Memory and disk.
+    Full,
+    /// Disk only.
+    Disk,
+}
+
+/// `[checkpoint]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CheckpointSection {
+    /// Mode of checkpoints that ask for none.
+    pub mode: CheckpointMode,
+    /// Established TCP connections.
+    pub tcp: TcpPolicy,
+    /// Largest deleted but open file that goes into the memory image.
+    pub ghost_limit: Bytes,
+    /// Resident memory from which pre-dump rounds shorten the freeze.
+    pub pre_dump_min_rss: Bytes,
+    /// Most bytes that are copied while a pod is frozen, for volumes that are not on ZFS.
+    pub volume_copy_limit: Bytes,
+    /// Longest capture or restore.
+    pub timeout: Seconds,
+}
+
+/// What happens to a writable volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumePolicy {
+    /// It becomes part of the checkpoint.
+    Capture,
+    /// It is left out.
+    Skip,
+    /// The checkpoint is refused, with the volume named.
+    Refuse,
+}
+
+/// `[volumes]`: policies where no annotation decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeSection {
+    /// emptyDir volumes and /dev/shm of the pod.
+    pub empty_dir: VolumePolicy,
+    /// All other writable volumes.
+    pub other: VolumePolicy,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogSection {
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: Level,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// Errors only.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And what happens.
+    #[default]
+    Info,
+    /// And how.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// `[criu]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CriuSection {
+    /// Program, by path or by name in PATH.
+    pub path: PathBuf,
+}
+
+impl Default for RuntimeSection {
+    fn default() -> Self {
+        Self { default: "crun".into(), named: BTreeMap::new() }
+    }
+}
+
+impl Default for DirStore {
+    fn default() -> Self {
+        Self { path: "/var/lib/cryopod/store".into() }
+    }
+}
+
+impl Default for CheckpointSection {
+    fn default() -> Self {
+        Self {
+            mode: CheckpointMode::Auto,
+            tcp: TcpPolicy::Keep,
+            ghost_limit: Bytes(256 << 20),
+            pre_dump_min_rss: Bytes(64 << 20),
+            volume_copy_limit: Bytes(256 << 20),
+            timeout: Seconds(300),
+        }
+    }
+}
+
+impl Default for VolumeSection {
+    fn default() -> Self {
+        Self { empty_dir: VolumePolicy::Capture, other: VolumePolicy::Refuse }
+    }
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self { level: Level::Info }
+    }
+}
+
+impl Default for CriuSection {
+    fn default() -> Self {
+        Self { path: "criu".into() }
+    }
+}
+
+/// Where a configuration comes from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// Directory with `config.toml` and `conf.d`; [`DIRECTORY`] if not set.
+    pub directory: Option<PathBuf>,
+    /// One file instead of the directory (`config_path` of containerd's runtime options); it must exist.
+    pub file: Option<PathBuf>,
+    /// Text laid over the files (`config_body` of containerd's runtime options).
+    pub body: Option<String>,
+}
+
+impl Config {
+    /// Reads, checks and merges everything that `sources` names.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let mut merged = toml::Table::new();
+        for (name, text) in texts(sources)? {
+            merge(&mut merged, parse(&name, &text)?);
+        }
+        Self::from_table(merged)
+    }
+
+    fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
+        let mut config: Self = table.try_into().map_err(|e| ConfigError::Malformed {
+            place: "configuration".into(),
+            message: e.message().to_owned(),
+        })?;
+        for builtin in ["crun", "runc"] {
+            config.runtime.named.entry(builtin.to_owned()).or_default();
+        }
+        if !config.runtime.named.contains_key(&config.runtime.default) {
+            let configured = config.runtime.named.keys().cloned().collect::<Vec<_>>().join(", ");
+            return Err(ConfigError::NoSuchRuntime { name: config.runtime.default, configured });
+        }
+        Ok(config)
+    }
+
+    /// The effective configuration as TOML that reads back as the same.
+    pub fn dump(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+
+    /// Settings of a runtime by its name.
+    pub fn runtime(&self, name: &str) -> Option<&RuntimeConfig> {
+        self.runtime.named.get(name)
+    }
+}
+
+/// The texts to merge, with the name under which errors report them.
+fn texts(sources: &Sources) -> Result<Vec<(String, String)>, ConfigError> {
+    let mut texts = Vec::new();
+    match &sources.file {
+        Some(file) => texts.extend([(file.display().to_string(), read(file)?)]),
+        None => {
+            let directory = sources.directory.as_deref().unwrap_or(Path::new(DIRECTORY));
+            for path in files(directory)? {
+                texts.push((path.display().to_string(), read(&path)?));
+            }
+        }
+    }
+    if let Some(body) = sources.body.as_deref().filter(|body| !body.trim().is_empty()) {
+        texts.push(("runtime options (config_body)".into(), body.to_owned()));
+    }
+    Ok(texts)
+}
+
+fn files(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let mut files = vec![directory.join("config.toml")];
+    let drop_ins = directory.join("conf.d");
+    let read_error = |source| ConfigError::Read { path: drop_ins.clone(), source };
+    match std::fs::read_dir(&drop_ins) {
+        Ok(entries) => {
+            let mut found = Vec::new();
+            for entry in entries {
+                let path = entry.map_err(read_error)?.path();
+                if path.extension().is_some_and(|extension| extension == "toml") {
+                    found.push(path);
+                }
+            }
+            found.sort();
+            files.append(&mut found);
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(source) => return Err(read_error(source)),
+    }
+    files.retain(|path| !matches!(path.try_exists(), Ok(false)));
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let size = std::fs::metadata(path).map_err(failed)?.len();
+    if size > MAX_FILE {
+        return Err(ConfigError::TooLarge { path: path.to_owned(), size });
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+/// Checks one text by itself, so that errors carry its name, line and column.
+fn parse(name: &str, text: &str) -> Result<toml::Table, ConfigError> {
+    let malformed = |error: toml::de::Error| ConfigError::Malformed {
+        place: place(name, text, error.span().map_or(0, |span| span.start)),
+        message: error.message().to_owned(),
+    };
+    let spanned = DeTable::parse(text).map_err(malformed)?;
+    if let Some(unknown) = unknown::first(spanned.get_ref()) {
+        return Err(ConfigError::UnknownKey {
+            place: place(name, text, unknown.offset),
+            key: unknown.key,
+            nearest: unknown.nearest,
+        });
+    }
+    toml::from_str::<Config>(text).map_err(malformed)?;
+    toml::from_str(text).map_err(malformed)
+}
+
+fn place(name: &str, text: &str, offset: usize) -> String {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("{name}:{line}:{column}")
+}
+
+fn merge(base: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(value)) => merge(below, value),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

@@ -1,0 +1,235 @@
+//! The instant of a dump: CRIU calls a program while nothing of the container runs, the program asks us.
+//!
+//! ```text
+//! criu --action-script--> cryopod-hook --unix socket--> Server (this process): runs the work, answers
+//!   {"stage":"post-dump","pid":"123","images":"/proc/9/fd/7"}\n   ->   ok\n | error <text>\n
+//! ```
+//!
+//! [`main`] is the client; binaries call it first when their own name is [`NAME`]. It fails when there is nobody to
+//! ask: then CRIU rolls the dump back, which is right, because nothing was captured. The work runs once, however often
+//! the hook is called (runc with a global configuration file calls twice); later calls get the first answer.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use cryopod_checkpoint::target::AtInstant;
+use cryopod_command::Limits;
+use nix::poll::PollFlags;
+use serde::{Deserialize, Serialize};
+
+use super::CriuError;
+use crate::wait::{self, Woken};
+
+/// File name under which a binary acts as the hook.
+pub const NAME: &str = "cryopod-hook";
+/// Environment variable that holds the server's socket.
+pub const SOCKET_ENV: &str = "CRYOPOD_HOOK_SOCKET";
+/// The stage at which memory is in the images and nothing runs.
+const STAGE: &str = "post-dump";
+
+/// How long the hook waits for the answer. The work has its own, shorter limits; this only ends a hook whose server
+/// hangs, so that CRIU rolls back and the container runs on.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// How long the server waits for a connected hook's question, one line.
+const QUESTION: Duration = Duration::from_secs(5);
+/// The longest line in either direction.
+const MAX_LINE: u64 = 16 << 10;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Question {
+    stage: String,
+    pid: String,
+    images: String,
+}
+
+/// The hook program: 0 lets CRIU go on, 1 makes it roll back.
+pub fn main() -> i32 {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let stage = variable("CRTOOLS_SCRIPT_ACTION");
+    if stage != STAGE {
+        return 0;
+    }
+    let socket = variable(SOCKET_ENV);
+    let question =
+        Question { stage, pid: variable("CRTOOLS_INIT_PID"), images: variable("CRTOOLS_IMAGE_DIR") };
+    match ask(Path::new(&socket), &question) {
+        Ok(()) => 0,
+        Err(text) => {
+            eprintln!("{NAME}: {text}");
+            1
+        }
+    }
+}
+
+/// Whether this process was started as the hook (by the name it was called).
+pub fn is_hook() -> bool {
+    std::env::args_os()
+        .next()
+        .is_some_and(|name| Path::new(&name).file_name().is_some_and(|file| file == NAME))
+}
+
+fn ask(socket: &Path, question: &Question) -> Result<(), String> {
+    let told = |error: io::Error| format!("cannot ask {}: {error}", socket.display());
+    let mut stream = UnixStream::connect(socket).map_err(told)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(told)?;
+    let line = serde_json::to_string(question).map_err(|error| told(error.into()))?;
+    stream.write_all(format!("{line}\n").as_bytes()).map_err(told)?;
+    match read_line(&stream).map_err(told)?.split_once(' ').unwrap_or(("ok", "")) {
+        ("ok", _) => Ok(()),
+        (_, text) => Err(text.to_owned()),
+    }
+}
+
+/// One line; an end of file before its end is an error, never an empty answer.
+fn read_line(stream: &UnixStream) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(stream.take(MAX_LINE)).read_line(&mut line)?;
+    match line.strip_suffix('\n') {
+        Some(line) => Ok(line.to_owned()),
+        None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the answer ends early")),
+    }
+}
+
+/// Answers the hook of one dump.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    answer: Mutex<Option<Result<(), String>>>,
+}
+
+impl Server {
+    /// Listens at `socket`, which must not exist.
+    pub fn bind(socket: &Path) -> Result<Self, CriuError> {
+        let failed = |action| move |source| CriuError::File { action, path: socket.to_owned(), source };
+        let listener = UnixListener::bind(socket).map_err(failed("listen at"))?;
+        listener.set_nonblocking(true).map_err(failed("listen at"))?;
+        Ok(Self { listener, answer: Mutex::new(None) })
+    }
+
+    /// Runs `dump` (which blocks until CRIU has ended) while `work` is done for the hook on another thread.
+    pub fn serve<T>(&self, work: &AtInstant<'_>, dump: impl FnOnce() -> T) -> T {
+        let ended = cryopod_command::Cancel::new();
+        let until = Limits::none().with_cancel(ended.clone());
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.answer_all(work, &until));
+            // Also when `dump` panics the thread must end, or the scope would wait for ever.
+            let guard = EndOnDrop(&ended);
+            let result = dump();
+            drop(guard);
+            result
+        })
+    }
+
+    /// What the work said; `None` when the hook never asked.
+    pub fn outcome(&self) -> Option<Result<(), String>> {
+        self.answer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn answer_all(&self, work: &AtInstant<'_>, until: &Limits) {
+        while let Ok(Woken::Ready) = wait::readable(self.listener.as_fd(), PollFlags::POLLIN, until) {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    if let Err(error) = self.answer(&stream, work) {
+                        tracing::warn!(%error, "hook was not answered");
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    tracing::warn!(%error, "hook server ends");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn answer(&self, mut stream: &UnixStream, work: &AtInstant<'_>) -> io::Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(QUESTION))?;
+        stream.set_write_timeout(Some(QUESTION))?;
+        let question: Question = serde_json::from_str(&read_line(stream)?)?;
+        tracing::debug!(stage = question.stage, pid = question.pid, images = question.images, "hook asks");
+        let mut answer = self.answer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let line = match answer.get_or_insert_with(work) {
+            Ok(()) => "ok\n".to_owned(),
+            Err(text) => format!("error {}\n", text.replace('\n', "; ")),
+        };
+        drop(answer);
+        stream.write_all(line.as_bytes())
+    }
+}
+
+struct EndOnDrop<'a>(&'a cryopod_command::Cancel);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    fn question() -> Question {
+        Question { stage: STAGE.into(), pid: "1".into(), images: "/x".into() }
+    }
+
+    fn server() -> (tempfile::TempDir, std::path::PathBuf, Server) {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let socket = dir.path().join("hook.sock");
+        let server = Server::bind(&socket).expect("bound");
+        (dir, socket, server)
+    }
+
+    #[test]
+    fn the_work_runs_once_however_often_the_hook_is_called() {
+        let (_dir, socket, server) = server();
+        let runs = AtomicU32::new(0);
+        let work = || {
+            runs.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        };
+        let answers = server.serve(&work, || [ask(&socket, &question()), ask(&socket, &question())]);
+        assert_eq!(answers, [Ok(()), Ok(())]);
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+        assert_eq!(server.outcome(), Some(Ok(())));
+    }
+
+    #[test]
+    fn work_that_fails_makes_the_hook_fail_with_its_words() {
+        let (_dir, socket, server) = server();
+        let work = || Err("snapshot failed:\nout of space".to_owned());
+        let answer = server.serve(&work, || ask(&socket, &question()));
+        assert_eq!(answer, Err("snapshot failed:; out of space".to_owned()));
+    }
+
+    #[test]
+    fn a_dump_without_a_hook_is_noticed() {
+        let (_dir, _socket, server) = server();
+        server.serve(&|| Ok(()), || ());
+        assert_eq!(server.outcome(), None);
+    }
+
+    #[test]
+    fn a_hook_without_a_server_fails() {
+        assert!(ask(Path::new("/nonexistent/hook.sock"), &question()).is_err());
+    }
+
+    #[test]
+    fn a_stranger_who_says_nonsense_does_not_trigger_the_work() {
+        let (_dir, socket, server) = server();
+        server.serve(&|| Ok(()), || {
+            let mut stranger = UnixStream::connect(&socket).expect("connected");
+            stranger.write_all(b"hello\n").expect("written");
+            let mut rest = Vec::new();
+            stranger.read_to_end(&mut rest).expect("closed");
+            assert!(rest.is_empty());
+        });
+        assert_eq!(server.outcome(), None);
+    }
+}

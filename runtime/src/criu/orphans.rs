@@ -1,0 +1,118 @@
+//! Finds runtime and criu processes that still work on a container, and waits for them without killing criu.
+//!
+//! They are known by [`CONTAINER_ENV`](super::operation::CONTAINER_ENV) in their environment, which both inherit from
+//! the call; so they are found by another process too, after the one that started them has died. Ended runtimes leave
+//! criu to the nearest subreaper; a zombie of ours is reaped here, by its number alone.
+
+use std::time::Duration;
+
+use cryopod_command::Limits;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use super::CriuError;
+use super::operation::CONTAINER_ENV;
+use crate::process::{self, Process};
+
+/// How long criu may take to notice that its runtime has gone: up to the end of the hook's work.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// How often the list of workers is made anew.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A process that works on the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worker {
+    /// Which.
+    pub process: Process,
+    /// Whether it is criu or its hook, which must not be killed.
+    pub is_criu: bool,
+}
+
+/// All processes that were started for a checkpoint or restore of `container`, this one excepted.
+pub fn find(container: &str) -> Vec<Worker> {
+    let me = std::process::id();
+    let pids = process::all().unwrap_or_default();
+    pids.into_iter()
+        .filter(|pid| *pid != me)
+        .filter_map(|pid| {
+            let stat = process::stat(pid).ok()??;
+            let is_criu = stat.comm.starts_with("criu") || stat.comm.starts_with(super::hook::NAME);
+            // A restored process has the environment that it was captured with, never this variable.
+            let ours = process::environment(pid, CONTAINER_ENV).as_deref() == Some(container);
+            ours.then_some(Worker { process: Process { pid, start_time: stat.start_time }, is_criu })
+        })
+        .collect()
+}
+
+/// Waits until nobody works on the container any more. After half of `patience` a runtime that still runs is ended
+/// (criu then rolls back); criu itself never is.
+pub fn wait_for_end(container: &str, patience: Duration) -> Result<(), CriuError> {
+    let end = Limits::within(patience);
+    let polite = Limits::within(patience / 2);
+    loop {
+        let workers = find(container);
+        let Some(first) = workers.first() else { return Ok(()) };
+        if end.check().is_err() {
+            let pids = workers.iter().map(|w| w.process.pid.to_string()).collect::<Vec<_>>().join(", ");
+            return Err(CriuError::StillRunning { container: container.to_owned(), pids });
+        }
+        if polite.check().is_err() {
+            for runtime in workers.iter().filter(|worker| !worker.is_criu) {
+                tracing::warn!(
+                    container,
+                    pid = runtime.process.pid,
+                    "ending a runtime that hangs in a checkpoint"
+                );
+                runtime.process.signal(nix::libc::SIGKILL).ok();
+            }
+        }
+        // Others may end meanwhile; the next turn looks again.
+        first.process.wait_end(&end.at_most((patience / 10).min(LOOK_EVERY))).ok();
+        for worker in &workers {
+            reap(worker.process.pid);
+        }
+    }
+}
+
+/// Takes the exit status if it is a zombie child of ours; nobody else waits for these.
+fn reap(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid) {
+        waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn workers_are_found_by_their_environment_and_waited_for() {
+        let id = format!("test-{}", std::process::id());
+        let child = Command::new("sleep").arg("0.3").env(CONTAINER_ENV, &id).spawn().expect("sleep");
+        let found = find(&id);
+        assert_eq!(found.iter().map(|w| w.process.pid).collect::<Vec<_>>(), [child.id()]);
+        assert_eq!(find("another"), []);
+        wait_for_end(&id, Duration::from_secs(10)).expect("it ends");
+    }
+
+    #[test]
+    fn a_runtime_that_hangs_is_ended_and_a_criu_is_not() {
+        use std::os::unix::fs::symlink;
+        let id = format!("hang-{}", std::process::id());
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let sleep = ["/usr/bin/sleep", "/bin/sleep"].iter().find(|p| std::path::Path::new(p).exists());
+        let criu = dir.path().join("criu");
+        symlink(sleep.expect("sleep"), &criu).expect("link");
+        let mut runtime = Command::new("sleep").arg("100").env(CONTAINER_ENV, &id).spawn().expect("sleep");
+        wait_for_end(&id, Duration::from_millis(400)).expect("the runtime was ended");
+        // It was reaped above, so there is nothing left to wait for.
+        assert!(runtime.try_wait().is_err() || runtime.try_wait().is_ok_and(|s| s.is_some()));
+
+        let mut criu = Command::new(&criu).arg("100").env(CONTAINER_ENV, &id).spawn().expect("criu");
+        let error = wait_for_end(&id, Duration::from_millis(300)).expect_err("still there");
+        assert!(matches!(error, CriuError::StillRunning { .. }), "{error}");
+        criu.kill().expect("alive");
+        criu.wait().expect("reaped");
+    }
+}
