@@ -4,6 +4,7 @@
 //! tool's words; nothing above this crate looks at text.
 
 use std::fmt;
+use std::time::Duration;
 
 use cryopod_command as command;
 
@@ -242,16 +243,21 @@ pub enum Error {
         /// What is unexpected.
         why: String,
     },
-    /// The deadline passed; the tool was killed. What it had begun may still take effect.
-    #[error("cannot {op}: not done in time ({source})")]
+    /// The deadline passed; what was begun may still take effect.
+    #[error(
+        "cannot {op}: not done after {:.1} s{}",
+        after.as_secs_f64(),
+        if *lingering { "; the kernel still works on it, so its pool may be suspended" } else { "" }
+    )]
     Deadline {
         /// What was tried.
         op: Op,
-        /// The tool's end.
-        #[source]
-        source: Box<command::Error>,
+        /// How long it had been tried.
+        after: Duration,
+        /// Whether the tool could not be killed at once, or the kernel call goes on.
+        lingering: bool,
     },
-    /// The caller cancelled; the tool was killed. What it had begun may still take effect.
+    /// The caller cancelled; what was begun may still take effect.
     #[error("{op} was cancelled")]
     Cancelled {
         /// What was tried.

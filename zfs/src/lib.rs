@@ -7,7 +7,11 @@
 //! All calls block: callers on an event loop hand them to a blocking thread.
 
 mod api;
+mod checks;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod error;
+pub mod fake;
 mod holders;
 mod names;
 mod properties;
@@ -17,6 +21,7 @@ mod types;
 pub use api::{TemporaryHold, Zfs};
 pub use cryopod_command::{Cancel, Limits};
 pub use error::{Error, Op};
+pub use fake::Fake;
 pub use holders::{Holders, MountHolder};
 pub use names::{BookmarkName, DatasetName, HoldTag, Name, NameError, PoolName, SnapshotName};
 pub use properties::{EffectiveProperties, Properties, Property, Source, is_user_property};
