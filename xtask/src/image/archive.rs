@@ -16,13 +16,13 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Error;
 use super::error::at;
+use super::{Error, workloads};
 use crate::progress::Step;
 use crate::{process, repository};
 
 /// What is done to make the images; part of the image's key.
-pub(super) const REVISION: &str = "1";
+pub(super) const REVISION: &str = "2";
 
 /// Writes all archives into `out`, with programs from `tree`.
 pub(super) fn all(tree: &Path, out: &Path, step: &Step, log: &Path) -> Result<(), Error> {
@@ -33,6 +33,9 @@ pub(super) fn all(tree: &Path, out: &Path, step: &Step, log: &Path) -> Result<()
     busybox(tree, &work.join("busybox"))?;
     let config = json!({"Cmd": ["sh"], "Env": ["PATH=/bin"]});
     pack("localhost/busybox:1", &work.join("busybox"), &config, out, step, log)?;
+    workloads::fill(tree, &work.join("workloads"), step, log)?;
+    let config = json!({"Cmd": ["sh"], "Env": ["PATH=/usr/bin:/usr/sbin"]});
+    pack("localhost/workloads:1", &work.join("workloads"), &config, out, step, log)?;
     fs::remove_dir_all(&work).map_err(at(&work))
 }
 
