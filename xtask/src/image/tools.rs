@@ -48,6 +48,7 @@ impl Tools {
         },
         Self { name: "cni", destination: "opt/cni/bin", version: None, tests: &[] },
         Self { name: "registry", destination: "usr/local/bin", version: None, tests: &[] },
+        Self { name: "cribench", destination: "usr/local/bin", version: None, tests: &[] },
     ];
 
     fn module(&self) -> PathBuf {
@@ -57,8 +58,13 @@ impl Tools {
     /// The built programs.
     pub(super) fn layer(&self, cache: &Cache) -> Result<Layer, Error> {
         let module = self.module();
-        let recipe =
+        let mut recipe =
             Recipe::default().text(REVISION).path(&module.join("go.mod"))?.path(&module.join("go.sum"))?;
+        // A tool of our own has its source here.
+        let own = module.join("main.go");
+        if own.exists() {
+            recipe = recipe.path(&own)?;
+        }
         let key = format!("{}-{}", self.name, recipe.text(format!("{self:?}")).key());
         layer::ensure(cache, "tools", &key, |dir| {
             let step = Step::begin(format!("compiling {} for the node", self.name), Some("2 minutes"));
