@@ -17,6 +17,7 @@ mod layer;
 mod modules;
 mod packages;
 mod tools;
+mod workloads;
 
 use std::path::PathBuf;
 
