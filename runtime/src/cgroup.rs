@@ -177,16 +177,26 @@ impl Cgroup {
         result
     }
 
-    /// Lets all tasks go on and waits for the kernel's word; a cgroup that has gone is no error.
-    pub fn thaw(&self, limits: &Limits) -> Result<(), CgroupError> {
+    /// Lets all tasks go on; [`Self::wait_thawed`] says when they do. A cgroup that has gone is no error.
+    pub fn begin_thaw(&self) -> Result<(), CgroupError> {
         match self.write("cgroup.freeze", "0") {
-            Err(CgroupError::Gone { .. }) => return Ok(()),
-            result => result?,
+            Err(CgroupError::Gone { .. }) => Ok(()),
+            result => result,
         }
+    }
+
+    /// Blocks until the tasks run again; a cgroup that has gone is no error.
+    pub fn wait_thawed(&self, limits: &Limits) -> Result<(), CgroupError> {
         match self.wait_event("frozen", false, "thawed", limits) {
             Err(CgroupError::Gone { .. }) => Ok(()),
             result => result,
         }
+    }
+
+    /// Lets all tasks go on and waits for the kernel's word; a cgroup that has gone is no error.
+    pub fn thaw(&self, limits: &Limits) -> Result<(), CgroupError> {
+        self.begin_thaw()?;
+        self.wait_thawed(limits)
     }
 
     fn wait_event(
@@ -222,7 +232,7 @@ impl Cgroup {
             match cgroup.read("cgroup.procs") {
                 // A pid of another pid namespace shows as 0.
                 Ok(text) => {
-                    pids.extend(text.lines().filter_map(|l| l.parse::<u32>().ok()).filter(|pid| *pid != 0))
+                    pids.extend(text.lines().filter_map(|l| l.parse::<u32>().ok()).filter(|pid| *pid != 0));
                 }
                 Err(CgroupError::Gone { .. }) => {}
                 Err(error) => return Err(error),

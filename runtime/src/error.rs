@@ -75,7 +75,13 @@ pub enum Error {
         /// What was asked.
         what: &'static str,
     },
-    /// Something else than 1 to 64 was asked for.
+    /// An id that is no name.
+    #[error("'{id}' is no container or exec id: letters, digits, '-', '_', '.', '+', at most 200")]
+    BadId {
+        /// What was given.
+        id: String,
+    },
+    /// Something else than 0 to 64 was asked for.
     #[error("{signal} is not a signal number")]
     NoSignal {
         /// The number.
@@ -109,6 +115,9 @@ pub enum Error {
         /// Which limit.
         stop: Stop,
     },
+    /// Fault injection.
+    #[error(transparent)]
+    Injected(#[from] cryopod_checkpoint::fault::Injected),
     /// Configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -139,9 +148,11 @@ impl Error {
             Self::ContainerExists { .. } => Kind::AlreadyExists,
             Self::Runtime { kind, .. } => *kind,
             Self::Command(error) => of_command(error),
-            Self::NoPid { .. } | Self::State { .. } => Kind::Internal,
+            Self::NoPid { .. } | Self::State { .. } | Self::Injected(_) => Kind::Internal,
             Self::Unsupported { .. } => Kind::Unimplemented,
-            Self::NoSignal { .. } | Self::Config(_) | Self::Spec(_) => Kind::InvalidArgument,
+            Self::BadId { .. } | Self::NoSignal { .. } | Self::Config(_) | Self::Spec(_) => {
+                Kind::InvalidArgument
+            }
             Self::File { source, .. } => of_io(source),
             Self::Stopped { stop, .. } => of_stop(*stop),
             Self::Cgroup(error) => error.kind(),

@@ -29,7 +29,7 @@ pub fn remove(pids: &[u32]) -> usize {
             match clear(&PathBuf::from(format!("/proc/{pid}/root")), &directory) {
                 Ok(count) => removed += count,
                 Err(errno) => {
-                    tracing::debug!(pid, directory = %directory.display(), %errno, "not looked through")
+                    tracing::debug!(pid, directory = %directory.display(), %errno, "not looked through");
                 }
             }
         }

@@ -105,12 +105,10 @@ mod tests {
     use super::*;
 
     fn fake(answer: &str) -> (tempfile::TempDir, PathBuf) {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("criu");
         let script = format!("#!/bin/sh\necho x >> {}/asked\necho '{answer}'\n", dir.path().display());
-        std::fs::write(&path, script).expect("script");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("mode");
+        crate::test_script::write(&path, &script);
         (dir, path)
     }
 

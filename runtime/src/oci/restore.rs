@@ -1,0 +1,153 @@
+//! Bringing a container back from its memory images, into the namespaces and cgroup of the live request.
+//!
+//! Invariant: a failure leaves no process, no cgroup, no mount, no state and no network lock. What CRIU did is verified
+//! afterwards, because it has put tasks elsewhere without an error (runc 1.1.15 without `cgroup-root` restores into the
+//! cgroup of the original).
+//!
+//! Namespaces given by path are joined by both runtimes (runc `handleRestoringNamespaces`, crun `criu.c`): network and
+//! PID as CRIU externals, ipc and uts by CRIU's `join-ns`. So host name and shared memory segments are those of the new
+//! pod; System V objects of the old pod's ipc namespace are not brought along.
+
+use std::path::Path;
+
+use cryopod_checkpoint::fault;
+use cryopod_checkpoint::target::TcpPolicy;
+use cryopod_command::Limits;
+use nix::mount::{MntFlags, umount2};
+
+use super::argv::RestorePaths;
+use super::launch::{Scratch, Streams};
+use super::{CLEANUP, OciBackend, said};
+use crate::backend::{CreateRequest, RestoreRequest};
+use crate::cgroup::Cgroup;
+use crate::criu::operation::Operation;
+use crate::criu::settings::Settings;
+use crate::criu::{CriuError, netlock, orphans};
+use crate::error::Error;
+use crate::spec::Spec;
+
+impl OciBackend {
+    pub(super) fn do_restore(
+        &self,
+        request: CreateRequest<'_>,
+        restore: &RestoreRequest<'_>,
+        limits: &Limits,
+    ) -> Result<u32, Error> {
+        let id = self.valid_id(request.id)?;
+        if self.state_dir(id).exists() {
+            return Err(Error::ContainerExists { container: id.to_owned() });
+        }
+        let bundle = request.bundle;
+        let spec = Spec::of_bundle(bundle)?;
+        let cgroup = spec.cgroup(id, self.options.systemd_cgroup);
+        fault::step("runtime.restore")?;
+        let operation = Operation::begin(&self.options.criu_base, id)?;
+        let keep = restore.tcp == TcpPolicy::Keep;
+        let config = operation.write_settings(&Settings {
+            ghost_limit: Some(self.options.ghost_limit),
+            tcp_close: !keep,
+            cgroup_root: Some(cgroup.relative()),
+            ..Settings::default()
+        })?;
+        std::fs::create_dir_all(restore.work).map_err(Error::file("create", restore.work))?;
+        let scratch = Scratch::new(bundle, "init");
+        let streams = Streams::new(request.stdio)?;
+        let console = streams.console.clone();
+        let paths = RestorePaths {
+            bundle,
+            images: restore.images,
+            work: restore.work,
+            pid: &scratch.pid,
+            console: console.as_deref(),
+        };
+        let argv = self.global(Some(&scratch.log)).restore(id, &paths, keep);
+        let command = streams.of(self.criu_command(id, &argv, &config));
+        let result = match command.run(limits) {
+            Ok(_) => self.verified(id, &spec, &cgroup, &scratch),
+            Err(error) => {
+                let said = said::in_log(&scratch.log);
+                Err(self.explain("restore", &operation, restore.work, "restore.log", error, &said))
+            }
+        };
+        let result = result.and_then(|pid| {
+            fault::step("runtime.restored")?;
+            Ok(pid)
+        });
+        if result.is_err() {
+            self.undo_restore(id, bundle, &spec, &cgroup);
+        }
+        result
+    }
+
+    /// The restored init, if it is where it belongs.
+    fn verified(&self, id: &str, spec: &Spec, cgroup: &Cgroup, scratch: &Scratch) -> Result<u32, Error> {
+        let pid = scratch.read_pid().ok_or_else(|| self.no_pid("restore", id, scratch))?;
+        self.remember("restore", id, pid, scratch)?;
+        let misplaced = |what, found: String, expected: String| CriuError::Misplaced {
+            container: id.to_owned(),
+            pid,
+            what,
+            found,
+            expected,
+        };
+        let found = Cgroup::of_process(pid)?;
+        if found != *cgroup {
+            return Err(misplaced("cgroup", found.relative(), cgroup.relative()).into());
+        }
+        if let Some(expected) = spec.namespace_path("network") {
+            let own = format!("/proc/{pid}/ns/net");
+            let (found, expected) = (identity(Path::new(&own))?, identity(expected)?);
+            if found != expected {
+                return Err(misplaced("network namespace", found, expected).into());
+            }
+        }
+        for (kind, file) in [("ipc", "ipc"), ("uts", "uts")] {
+            if let Some(expected) = spec.namespace_path(kind) {
+                let own = format!("/proc/{pid}/ns/{file}");
+                if identity(Path::new(&own)).ok() != identity(expected).ok() {
+                    tracing::warn!(id, pid, kind, "restored container is not in its pod's namespace");
+                }
+            }
+        }
+        Ok(pid)
+    }
+
+    /// Removes everything of a failed restore. Reports to the log alone: the caller has an error already.
+    fn undo_restore(&self, id: &str, bundle: &Path, spec: &Spec, cgroup: &Cgroup) {
+        let report = |what: &str, result: Result<(), Error>| {
+            if let Err(error) = result {
+                tracing::error!(id, what, %error, "a failed restore leaves something behind");
+            }
+        };
+        report("criu", orphans::wait_for_end(id, orphans::PATIENCE).map_err(Error::from));
+        let limits = Limits::within(CLEANUP);
+        report("container", self.do_delete(id, &limits));
+        report("cgroup", cgroup.destroy(&limits).map_err(Error::from));
+        for root in [bundle.join("criu-root"), self.state_dir(id).join("criu-root")] {
+            report("mount", unmount(&root));
+        }
+        if let Some(netns) = spec.namespace_path("network") {
+            report("network lock", netlock::remove(netns).map(|_| ()).map_err(Error::from));
+        }
+    }
+}
+
+/// Device and inode, which tell namespaces apart.
+fn identity(path: &Path) -> Result<String, Error> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(path).map_err(Error::file("look at", path))?;
+    Ok(format!("{}:{}", meta.dev(), meta.ino()))
+}
+
+/// The bind mount that runtimes make for CRIU and leave when they are ended in between.
+fn unmount(root: &Path) -> Result<(), Error> {
+    if !root.exists() {
+        return Ok(());
+    }
+    match umount2(root, MntFlags::MNT_DETACH) {
+        Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
+        Err(errno) => return Err(Error::file("unmount", root)(errno.into())),
+    }
+    // Plain rmdir: were it still a mount, nothing of the container's root may be removed.
+    std::fs::remove_dir(root).map_err(Error::file("remove", root))
+}

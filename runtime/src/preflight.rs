@@ -1,0 +1,128 @@
+//! Reasons why the memory of a pod cannot be captured, found before anything is touched.
+//!
+//! Each refusal has a stable code, what is in the way, and what to do ([`CODES`] is the list for people; docs/ prints
+//! it). A check that cannot look (a process that ends meanwhile) finds nothing: the dump itself would tell.
+
+mod scan;
+
+use std::path::Path;
+
+use cryopod_checkpoint::refusal::Refusal;
+use cryopod_checkpoint::target::Member;
+use cryopod_command::Limits;
+
+use crate::cgroup::Cgroup;
+use crate::criu::{CriuError, version};
+use crate::process;
+use crate::spec::Spec;
+
+/// Code and meaning of every refusal of this module and of [`crate::disk`].
+pub const CODES: &[(&str, &str)] = &[
+    ("criu-missing", "CRIU is not installed"),
+    ("criu-too-old", "CRIU is older than 4.1.1"),
+    ("criu-broken", "CRIU does not answer"),
+    ("kernel-unsupported", "the kernel lacks cgroup v2 or checkpoint support (CONFIG_CHECKPOINT_RESTORE)"),
+    ("not-running", "a container is not running"),
+    ("userns", "a container has a user namespace"),
+    ("io-uring", "a process uses io_uring"),
+    ("exec-session", "a process was started by exec and is not a child of the container's init"),
+    ("traced", "a debugger is attached to a process"),
+    ("device-file", "a process has a device open that CRIU cannot restore"),
+    ("host-file", "a process has a file open that is outside the container's mounts"),
+    ("unsupported-mount", "a file system is mounted inside that CRIU cannot capture"),
+    (crate::disk::VOLUME_REFUSED, "a writable volume for which neither annotation nor configuration decides"),
+    (crate::disk::VOLUME_NOT_A_DIRECTORY, "a writable single file of the host is mounted"),
+    (crate::disk::BAD_ANNOTATION, "an annotation has an unknown value"),
+];
+
+/// Whether the memory of all members can be captured on this node.
+pub fn memory(members: &[Member], criu: &Path, limits: &Limits) -> Result<(), Refusal> {
+    node(criu, limits)?;
+    members.iter().try_for_each(container)
+}
+
+/// Whether this node can capture memory at all.
+pub fn node(criu: &Path, limits: &Limits) -> Result<(), Refusal> {
+    match version::check(criu, limits) {
+        Ok(_) => {}
+        Err(error @ CriuError::Missing { .. }) => {
+            return Err(Refusal::new(
+                "criu-missing",
+                error.to_string(),
+                "install criu, or checkpoint the disk only",
+            ));
+        }
+        Err(error @ CriuError::TooOld { .. }) => {
+            return Err(Refusal::new(
+                "criu-too-old",
+                error.to_string(),
+                "install a newer criu, or checkpoint the disk only",
+            ));
+        }
+        Err(error) => {
+            return Err(Refusal::new(
+                "criu-broken",
+                error.to_string(),
+                "run `criu check`, or checkpoint the disk only",
+            ));
+        }
+    }
+    // Both exist only with what CRIU needs: unified hierarchy, and /proc/<pid>/task/<tid>/children.
+    for (path, needed) in [
+        (format!("{}/cgroup.controllers", crate::cgroup::ROOT), "cgroup v2"),
+        ("/proc/thread-self/children".to_owned(), "CONFIG_CHECKPOINT_RESTORE"),
+    ] {
+        if !Path::new(&path).exists() {
+            return Err(Refusal::new(
+                "kernel-unsupported",
+                format!("this kernel has no {needed} ({path} is missing)"),
+                "boot a kernel with it, or checkpoint the disk only",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn container(member: &Member) -> Result<(), Refusal> {
+    let spec = Spec::from_value(member.spec.clone());
+    let name = &member.name;
+    let alive = process::stat(member.pid).ok().flatten().is_some_and(|stat| !stat.is_dead());
+    if !alive {
+        return Err(Refusal::new(
+            "not-running",
+            format!("container {name} is not running"),
+            "start it, or checkpoint a pod whose containers run",
+        ));
+    }
+    if spec.has_namespace("user") {
+        return Err(Refusal::new(
+            "userns",
+            format!("container {name} has a user namespace, which CRIU cannot restore into a pod's network"),
+            "run the pod with hostUsers: true, or checkpoint the disk only",
+        ));
+    }
+    let pids = Cgroup::at(&member.cgroup).processes().unwrap_or_default();
+    scan::processes(name, member.pid, &pids)?;
+    scan::mounts(name, member.pid, &spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_without_criu_is_refused_with_advice() {
+        let refusal = node(Path::new("/nonexistent/criu"), &Limits::none()).expect_err("missing");
+        assert_eq!(refusal.code, "criu-missing");
+        assert!(refusal.advice.contains("disk only"));
+    }
+
+    #[test]
+    fn codes_are_unique_and_described() {
+        let mut codes: Vec<&str> = CODES.iter().map(|(code, _)| *code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), CODES.len());
+        assert!(CODES.iter().all(|(_, meaning)| !meaning.is_empty()));
+    }
+}
