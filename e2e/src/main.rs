@@ -2,12 +2,19 @@
 //! plain local calls; `cargo xtask test --suite NAME` copies it there and streams what it prints.
 //!
 //! `cryopod-e2e SUITE [--full] [FILTER…]` runs a suite and ends with `N passed, N failed`; exit code 1 if one failed.
-//! Tests run one after the other: they share a node.
+//! `cryopod-e2e demo` tells the story of one pod.
+//! Tests run one after the other: they share a node. `cryopod-e2e bench [--json] [--quick]` compares and judges nothing.
 
+mod bench;
 mod crictl;
+mod cryopod;
+mod demo;
+mod leaks;
 mod shell;
 mod suite;
 mod suites;
+mod ticks;
+mod workloads;
 
 use std::process::ExitCode;
 
@@ -18,6 +25,18 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let rest: Vec<String> = args.collect();
+    if name == "demo" {
+        return match demo::run(&rest) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("demo: failed: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if name == "bench" {
+        return bench::main(&rest);
+    }
     let full = rest.iter().any(|a| a == "--full");
     let filter = rest.into_iter().find(|a| !a.starts_with("--"));
     match suites::build(&name, full) {

@@ -1,0 +1,61 @@
+//! Memory of the shim of a one-container pod: PSS, mean over five pods of each side, all running at once.
+
+use std::fs;
+
+use super::{Figure, Sizes};
+use crate::crictl::{Pod, Spec};
+use crate::suite::Failure;
+
+const PODS: usize = 5;
+
+/// `shim_pss`.
+pub fn figures(_: &Sizes) -> Result<Vec<Figure>, Failure> {
+    let ours = side("cryopod", "containerd-shim-cryopod-v2")?;
+    let stock = side("runc-crun", "containerd-shim-runc-v2")?;
+    Ok(vec![Figure {
+        key: "shim_pss",
+        what: format!("PSS of the shim of a one-container pod, {PODS} pods running (each run is one shim)"),
+        unit: "bytes",
+        ours,
+        stock,
+        target: Some(0.2),
+    }])
+}
+
+fn side(handler: &str, program: &str) -> Result<Vec<f64>, Failure> {
+    let mut pods = Vec::new();
+    for n in 0..PODS {
+        let pod = Pod::run(handler, &format!("pss-{n}"))?;
+        let container = pod.start(&Spec::sh("c", "sleep 1000"))?;
+        pods.push((pod, container));
+    }
+    // What a shim keeps, not what a start needed for a moment.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let found = pss(program)?;
+    if found.len() != PODS {
+        return Err(format!("{} processes of {program} for {PODS} pods", found.len()));
+    }
+    for (pod, _) in pods {
+        pod.remove()?;
+    }
+    Ok(found)
+}
+
+/// PSS in bytes of every process whose executable has this name (`/proc/PID/smaps_rollup`).
+fn pss(program: &str) -> Result<Vec<f64>, Failure> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").map_err(|e| format!("/proc: {e}"))?.flatten() {
+        let Ok(exe) = fs::read_link(entry.path().join("exe")) else { continue };
+        if exe.file_name().is_none_or(|n| n.to_string_lossy() != program) {
+            continue;
+        }
+        let path = entry.path().join("smaps_rollup");
+        let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let kib = text
+            .lines()
+            .find_map(|l| l.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok())
+            .ok_or_else(|| format!("no Pss in {}", path.display()))?;
+        found.push(kib * 1024.0);
+    }
+    Ok(found)
+}
