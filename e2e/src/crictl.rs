@@ -1,6 +1,7 @@
 //! Pods and containers through CRI, as kubelet would make them, by `crictl`.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub struct Pod {
     pub name: String,
     config: Value,
     config_path: String,
+    address: OnceLock<String>,
 }
 
 /// A container of a pod.
@@ -32,6 +34,7 @@ pub struct Container {
     /// `metadata.name`.
     pub name: String,
     log: String,
+    pid: OnceLock<u32>,
 }
 
 /// What a test wants of a container; the rest is as kubelet would set it.
@@ -58,18 +61,18 @@ impl Spec {
         }
     }
 
-    /// Counts in memory, in `/data/count` and on standard output, ten times a second.
+    /// Counts in memory, in `/data/count` (see [`crate::ticks`]) and on standard output, ten times a second.
     pub fn counter(name: &str) -> Self {
         Spec::sh(
             name,
-            "mkdir -p /data; i=0; trap 'exit 0' TERM; \
-             while :; do i=$((i+1)); echo $i >> /data/count; echo $i; sleep 0.1; done",
+            "mkdir -p /data; i=0; read t < /proc/sys/kernel/random/uuid; trap 'exit 0' TERM; \
+             while :; do i=$((i+1)); echo $i $t >> /data/count; echo $i; sleep 0.1; done",
         )
     }
 
     /// Merges `extra` over the CRI `ContainerConfig`.
-    pub fn with(mut self, extra: Value) -> Self {
-        merge(&mut self.extra, &extra);
+    pub fn with(mut self, extra: &Value) -> Self {
+        merge(&mut self.extra, extra);
         self
     }
 }
@@ -103,7 +106,7 @@ impl Pod {
         std::fs::create_dir_all("/run/cryopod-e2e").map_err(|e| e.to_string())?;
         std::fs::write(&config_path, config.to_string()).map_err(|e| e.to_string())?;
         let id = exec_ok(&["crictl", "runp", "--runtime", handler, &config_path])?;
-        Ok(Pod { id, name: name.into(), config, config_path })
+        Ok(Pod { id, name: name.into(), config, config_path, address: OnceLock::new() })
     }
 
     /// Creates a container, without starting it.
@@ -122,7 +125,7 @@ impl Pod {
         std::fs::write(&path, config.to_string()).map_err(|e| e.to_string())?;
         let id = exec_ok(&["crictl", "create", &self.id, &path, &self.config_path])?;
         let directory = self.config["log_directory"].as_str().unwrap_or(LOGS);
-        Ok(Container { id, name: spec.name.clone(), log: format!("{directory}/{log}") })
+        Ok(Container { id, name: spec.name.clone(), log: format!("{directory}/{log}"), pid: OnceLock::new() })
     }
 
     /// Creates and starts a container.
@@ -130,6 +133,23 @@ impl Pod {
         let container = self.create(spec)?;
         exec_ok(&["crictl", "start", &container.id])?;
         Ok(container)
+    }
+
+    /// `metadata.uid`.
+    pub fn uid(&self) -> &str {
+        self.config["metadata"]["uid"].as_str().unwrap_or_default()
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Result<&str, Failure> {
+        if let Some(address) = self.address.get() {
+            return Ok(address);
+        }
+        let text = exec_ok(&["crictl", "inspectp", &self.id])?;
+        let value: Value = serde_json::from_str(&text).map_err(|e| format!("crictl inspectp: {e}"))?;
+        let address = value["status"]["network"]["ip"].as_str().filter(|ip| !ip.is_empty());
+        let address = address.ok_or("the pod has no address")?.to_owned();
+        Ok(self.address.get_or_init(|| address))
     }
 
     /// Stops and removes the pod, and waits until that is done.
@@ -177,12 +197,26 @@ impl Container {
 
     /// Host PID of its init.
     pub fn pid(&self) -> Result<u32, Failure> {
+        if let Some(pid) = self.pid.get() {
+            return Ok(*pid);
+        }
         let text = exec_ok(&["crictl", "inspect", &self.id])?;
         let value: Value = serde_json::from_str(&text).map_err(|e| format!("crictl inspect: {e}"))?;
-        value["info"]["pid"]
-            .as_u64()
-            .and_then(|p| u32::try_from(p).ok())
-            .ok_or("no pid in crictl inspect".into())
+        let pid = value["info"]["pid"].as_u64().and_then(|p| u32::try_from(p).ok()).filter(|pid| *pid > 0);
+        let pid = pid.ok_or("no pid in crictl inspect")?;
+        Ok(*self.pid.get_or_init(|| pid))
+    }
+
+    /// A path inside of it, as the host reaches it while it runs.
+    pub fn path(&self, path: &str) -> Result<std::path::PathBuf, Failure> {
+        Ok(format!("/proc/{}/root{path}", self.pid()?).into())
+    }
+
+    /// A file of it; no process is needed for that inside.
+    pub fn file(&self, path: &str) -> Result<String, Failure> {
+        let there = self.path(path)?;
+        let bytes = std::fs::read(there).map_err(|e| format!("{}: {path}: {e}", self.name))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Runs a command in it.

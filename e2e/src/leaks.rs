@@ -1,0 +1,95 @@
+//! What is on the node besides its files: datasets, mounts, cgroups, firewall tables, processes, sockets and journal
+//! entries. Taken before and after a test, the difference is what the test (or cryopod) left behind.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::shell;
+use crate::suite::{Failure, ensure};
+
+/// containerd removes snapshots of deleted containers in its own time.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+/// One line per thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Footprint(BTreeSet<String>);
+
+impl Footprint {
+    /// What is there now.
+    pub fn take() -> Result<Self, Failure> {
+        let mut things = BTreeSet::new();
+        let mut add = |kind: &str, lines: String| {
+            things.extend(lines.lines().map(|line| format!("{kind} {}", line.trim())));
+        };
+        add("dataset", shell::ok("zfs list -H -o name -t filesystem,volume,snapshot,bookmark")?);
+        add("hold", shell::ok("zfs list -H -o name -t snapshot | xargs -r zfs holds -H | cut -f1,2")?);
+        add("mount", shell::ok("cut -d' ' -f5 /proc/self/mountinfo")?);
+        add(
+            "cgroup",
+            shell::ok("find /sys/fs/cgroup -type d -not -path '*.service*' -not -path '*.scope*'")?,
+        );
+        add("frozen", shell::ok("grep -lsx 1 $(find /sys/fs/cgroup -name cgroup.freeze) || true")?);
+        add(
+            "firewall",
+            shell::ok(
+                "nft list tables 2>/dev/null | grep CRIU || true; iptables -S 2>/dev/null | grep CRIU || true",
+            )?,
+        );
+        // In the namespaces of living pods as well: a lock that stays there cuts the pod off.
+        add(
+            "firewall",
+            shell::ok(
+                "for n in $(ip netns list | cut -d' ' -f1); do ip netns exec $n nft list tables | sed -n \"s|.*CRIU.*|& in $n|p\"; done",
+            )?,
+        );
+        add("process", shell::ok(PROCESSES)?);
+        add(
+            "state",
+            shell::ok(
+                "find /run/cryopod /var/lib/cryopod/journal -not -name '*.lock' -not -type d 2>/dev/null || true",
+            )?,
+        );
+        add("network", shell::ok("ip netns list | cut -d' ' -f1")?);
+        Ok(Self(things))
+    }
+
+    /// What is there now and was not before.
+    pub fn since(&self) -> Result<Vec<String>, Failure> {
+        Ok(Self::take()?.0.difference(&self.0).filter(|thing| !is_kept(thing)).cloned().collect())
+    }
+
+    /// Nothing new may be left; waits for what goes by itself.
+    pub fn unchanged(&self) -> Result<(), Failure> {
+        let start = std::time::Instant::now();
+        loop {
+            let left = self.since()?;
+            if left.is_empty() || start.elapsed() > PATIENCE {
+                return ensure(left.is_empty(), || format!("left behind: {}", left.join(", ")));
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+}
+
+/// Ours and the programs that we start, without the process that asks.
+const PROCESSES: &str = "ps -eo comm=,args= | grep -E '^(containerd-shim|cryopod |cryopod-hook|criu|crun|runc|zfs|zpool)' \
+                         | grep -v cryopod-e2e | sed 's/  */ /g' || true";
+
+/// The store's own places, which are made once and stay.
+fn is_kept(thing: &str) -> bool {
+    let Some(name) = thing.strip_prefix("dataset ").or_else(|| thing.strip_prefix("mount ")) else {
+        return false;
+    };
+    let last = Path::new(name).file_name().unwrap_or_default().to_string_lossy();
+    let part = ["cryopod", "bases", "checkpoints", "containers", "adopted", "trash", "templates"];
+    // Bases are a cache by design: the next checkpoint of a pod with that image is sent against them.
+    part.contains(&last.as_ref()) || name.contains("/bases/")
+}
+
+/// Runs `body` and then looks what is left.
+pub fn checked(body: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let before = Footprint::take()?;
+    body()?;
+    before.unchanged()
+}

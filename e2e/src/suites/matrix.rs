@@ -1,0 +1,86 @@
+//! `matrix`: real programs × OCI runtimes. Each runs in a pod, is captured, its pod is deleted, a new pod is made from
+//! the checkpoint, and the program goes on from the very same instant. What it shows is in
+//! docs/reference/workloads.md.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::crictl::{Container, Pod, Spec};
+use crate::cryopod::Checkpoint;
+use crate::leaks;
+use crate::suite::{Failure, Suite, ensure, test};
+use crate::ticks;
+use crate::workloads::{self, Workload};
+
+/// Runtime handlers by the runtime that they use.
+const RUNTIMES: &[(&str, &str)] = &[("crun", "cryopod"), ("runc", "cryopod-runc")];
+/// The part of every run: what differs most in kernel objects, and the other runtime once.
+const DEFAULT: &[(&str, &str)] = &[
+    ("counter", "crun"),
+    ("threads-pipe", "crun"),
+    ("sqlite", "crun"),
+    ("nginx", "crun"),
+    ("counter", "runc"),
+];
+
+/// The tests.
+pub fn suite(full: bool) -> Suite {
+    let mut tests = Vec::new();
+    let mut left_out = Vec::new();
+    for (runtime, handler) in RUNTIMES {
+        for workload in workloads::ALL {
+            let name = format!("{runtime}::{}_goes_on_where_it_was", workload.name);
+            if full || DEFAULT.contains(&(workload.name, runtime)) {
+                tests.push(test(name, move || leaks::checked(|| goes_on(workload, handler))));
+            } else {
+                left_out.push(format!("matrix {name}"));
+            }
+        }
+    }
+    Suite { tests, left_out }
+}
+
+fn goes_on(workload: &Workload, handler: &str) -> Result<(), Failure> {
+    let spec = (workload.spec)();
+    let source = Pod::run(handler, "source")?;
+    let container = source.start(&spec)?;
+    ticks::beyond(&container, 5)?;
+    let seen = (workload.probe)(&source, &container, None)?;
+    let before = ticks::read(&container)?;
+    let checkpoint = Checkpoint::with(&source.id, &[&["--mode", "full"], workload.options].concat())?;
+    // The source goes on as if nothing had been.
+    let after = ticks::read(&container)?;
+    ticks::beyond(&container, after.last + 2)?;
+    source.remove()?;
+
+    let (pod, restored) = restore(handler, "restored", &checkpoint.id, &spec)?;
+    ticks::goes_on(&restored, &before)?;
+    (workload.probe)(&pod, &restored, Some(seen))?;
+    still_whole(&restored)?;
+    pod.remove()?;
+    checkpoint.delete()
+}
+
+/// A new pod with one container, made from a checkpoint.
+pub fn restore(
+    handler: &str,
+    name: &str,
+    checkpoint: &str,
+    spec: &Spec,
+) -> Result<(Pod, Container), Failure> {
+    let annotations = BTreeMap::from([("cryopod.dev/restore-from".to_owned(), checkpoint.to_owned())]);
+    let pod = Pod::run_with(handler, name, &annotations, &json!({}))?;
+    let container = pod.start(spec)?;
+    Ok((pod, container))
+}
+
+/// It runs on, and no process of it has found a contradiction.
+fn still_whole(container: &Container) -> Result<(), Failure> {
+    let state = container.state()?;
+    ensure(state == "RUNNING", || format!("the restored container is {state}"))?;
+    match container.file("/data/error") {
+        Ok(error) => Err(format!("the workload found: {}", error.trim())),
+        Err(_) => Ok(()),
+    }
+}
