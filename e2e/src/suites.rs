@@ -1,19 +1,21 @@
 //! The suites that run inside the node.
 
 mod critest;
+mod matrix;
 mod oci;
 
 use crate::suite::Suite;
 
 /// Their names, in the order in which `cargo xtask test` runs them.
 pub fn names() -> Vec<&'static str> {
-    vec!["oci", "critest"]
+    vec!["oci", "matrix", "critest"]
 }
 
 /// The tests of one suite; `full` adds the long ones.
 pub fn build(name: &str, full: bool) -> Option<Suite> {
     match name {
         "oci" => Some(oci::suite(full)),
+        "matrix" => Some(matrix::suite(full)),
         "critest" => Some(critest::suite(full)),
         _ => None,
     }

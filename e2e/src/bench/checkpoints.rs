@@ -140,7 +140,7 @@ fn ours(mib: u32) -> Result<Sample, Failure> {
     let annotations = BTreeMap::from([("cryopod.dev/restore-from".to_owned(), id.clone())]);
     let pod = Pod::run_with("cryopod", "restored", &annotations, &json!({}))?;
     let begin = Instant::now();
-    let container = pod.start(&app(mib).with(json!({"annotations": annotations})))?;
+    let container = pod.start(&app(mib).with(&json!({"annotations": annotations})))?;
     let restore = begin.elapsed().as_secs_f64() * 1000.0;
     alive(&container)?;
     pod.remove()?;
