@@ -4,6 +4,7 @@
 //! transaction (`capture`), its journal, the store on ZFS or in a directory, retention and the export stream; what
 //! is captured it sees only through [`target::Target`].
 
+pub mod capture;
 pub mod compat;
 pub mod digest;
 mod durable;
@@ -18,5 +19,9 @@ pub mod manifest;
 pub mod progress;
 pub mod refusal;
 pub mod retention;
+pub mod settle;
+pub mod store;
+mod sys;
 pub mod target;
 pub mod timeline;
+mod tree;

@@ -177,8 +177,8 @@ pub trait Target: Send + Sync {
     /// Stops every task of every member at once; on error nothing is left frozen that was not before.
     fn freeze(&self, limits: &Limits) -> Result<(), TargetError>;
 
-    /// Undoes `freeze` on every member, those that were paused before excepted. Idempotent; tries all
-    /// members even when one fails.
+    /// Undoes `freeze` on every member, those that were paused before excepted, and what a dump with `exit` left
+    /// stopped (a later member may have failed). Idempotent; tries all members even when one fails.
     fn thaw(&self) -> Result<(), TargetError>;
 
     /// One memory round with the member running; its images are the parent of the next.

@@ -80,6 +80,15 @@ impl Recorder {
         result
     }
 
+    /// Records a phase that was measured elsewhere.
+    pub fn add(&mut self, name: impl Into<String>, start: Instant, duration: Duration) {
+        self.timeline.phases.push(Phase {
+            name: name.into(),
+            start_us: micros(start.saturating_duration_since(self.began)),
+            duration_us: micros(duration),
+        });
+    }
+
     /// The first task is about to stop.
     pub fn freezing(&mut self) {
         self.frozen.get_or_insert_with(Instant::now);

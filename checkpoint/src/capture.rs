@@ -1,0 +1,158 @@
+//! Capture: the transaction that turns a running pod into a checkpoint.
+//!
+//! ```text
+//! refuse? → journal → draft → pre-dump rounds (running) → pool sync → FREEZE all
+//!   → per member: dump, at its instant { syncfs, one snapshot of its datasets, copy other disks }
+//!   → THAW all (on every path) → hash, manifest, marker → journal entry removed → settling
+//! ```
+//!
+//! [`take`] ends with the pod running again ("captured"); [`Taken::commit`] makes the checkpoint visible
+//! ("committed"). Dropping a [`Taken`] removes everything. Since every member stays frozen until the last one is
+//! captured, the checkpoint is one instant (I6); the thaw is a guard's, so that an error, a panic or a cancel
+//! cannot skip it (I1).
+
+mod commit;
+mod disks;
+mod draft;
+mod error;
+mod memory;
+mod options;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use cryopod_command::Limits;
+use jiff::Timestamp;
+
+use crate::fault;
+use crate::id::CheckpointId;
+use crate::journal::{CaptureStage, Journal, Operation};
+use crate::manifest::{CapturedMode, Manifest};
+use crate::store::Store;
+use crate::target::Target;
+use crate::timeline::{Recorder, Timeline};
+use draft::{Draft, Frozen};
+use plan::Plan;
+
+pub use commit::Taken;
+pub(crate) use draft::draft_lock;
+pub use error::CaptureError;
+pub use options::{CaptureOptions, DEFAULT_COPY_LIMIT, Mode, PreDump};
+
+/// A committed checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Captured {
+    /// Its id.
+    pub id: CheckpointId,
+    /// What was written.
+    pub manifest: Manifest,
+    /// Where the time went, the commit included.
+    pub timeline: Timeline,
+}
+
+/// Captures and commits.
+pub fn capture(
+    target: Arc<dyn Target>,
+    store: &Arc<Store>,
+    journal: &Journal,
+    options: CaptureOptions<'_>,
+    limits: &Limits,
+) -> Result<Captured, CaptureError> {
+    let progress = options.progress;
+    take(target, store, journal, options, limits)?.commit(progress, limits)
+}
+
+/// Captures the pod and lets it run again (unless `exit` is asked for); the checkpoint is still invisible.
+pub fn take(
+    target: Arc<dyn Target>,
+    store: &Arc<Store>,
+    journal: &Journal,
+    options: CaptureOptions<'_>,
+    limits: &Limits,
+) -> Result<Taken, CaptureError> {
+    let created = Timestamp::now();
+    let mut recorder = Recorder::start();
+    let progress = options.progress;
+    progress.step("preflight");
+    let plan = recorder.phase("preflight", |_| plan::plan(target.as_ref(), store, &options, limits))?;
+    let id = options.id.clone().unwrap_or_else(|| CheckpointId::generate(&target.pod().name, created));
+    let plan = plan.named(&id);
+
+    fault::step("capture.journal")?;
+    let operation = Operation::Capture {
+        checkpoint: id.clone(),
+        pod: target.pod().clone(),
+        members: target.members().to_vec(),
+        snapshots: plan.snapshots(),
+        exit: options.exit,
+        stage: CaptureStage::Prepared,
+    };
+    let mut draft = Draft::reserve(id, Arc::clone(store), journal, plan.snapshots(), operation)?;
+    fault::step("capture.begin")?;
+    let content = recorder.phase("draft", |_| draft.begin(limits))?;
+    fault::step("capture.begun")?;
+
+    let mut memory = Vec::new();
+    if plan.mode == CapturedMode::Full {
+        memory = memory::pre_dump(target.as_ref(), &content, &options, &mut recorder, limits)?;
+    }
+    progress.step("sync");
+    fault::step("capture.sync")?;
+    recorder.phase("sync", |_| disks::sync_pools(store, &plan, limits))?;
+
+    limits.check().map_err(CaptureError::Stopped)?;
+    draft.stage(CaptureStage::Freezing)?;
+    progress.step("freeze");
+    fault::step("capture.freeze")?;
+    recorder.freezing();
+    let frozen = Frozen::freeze(Arc::clone(&target), &mut recorder, limits)?;
+    let instant =
+        while_frozen(target.as_ref(), store, &plan, &content, &mut memory, &options, &mut recorder, limits);
+    let kept = if options.exit && instant.is_ok() {
+        // The caller ends the pod once the checkpoint is committed; until then the guard would thaw it.
+        Some(frozen)
+    } else {
+        progress.step("thaw");
+        draft.thawed(recorder.phase("thaw", |_| frozen.thaw()))?;
+        recorder.thawed();
+        None
+    };
+    let disks = instant?;
+    fault::step("capture.thawed")?;
+    let disks = disks::identify(store, disks, &plan, limits)?;
+    if kept.is_none() {
+        draft.stage(CaptureStage::Thawed)?;
+    }
+    Ok(Taken::new(
+        draft,
+        content,
+        recorder,
+        kept,
+        commit::Parts::new(created, &options, &plan, target.as_ref(), memory, disks),
+    ))
+}
+
+/// Everything that happens while no task of the pod runs.
+#[allow(clippy::too_many_arguments, reason = "the parts of one transaction, used nowhere else")]
+fn while_frozen(
+    target: &dyn Target,
+    store: &Arc<Store>,
+    plan: &Plan,
+    content: &crate::store::content::Content,
+    memory: &mut Vec<memory::Rounds>,
+    options: &CaptureOptions<'_>,
+    recorder: &mut Recorder,
+    limits: &Limits,
+) -> Result<Vec<disks::Taken>, CaptureError> {
+    fault::step("capture.frozen")?;
+    let copier = disks::Instant::new(store, plan, content, options.copy_limit, limits);
+    if plan.mode == CapturedMode::Disk {
+        options.progress.step("disks");
+        copier.all();
+    } else {
+        memory::dump(target, content, memory, &copier, options, recorder, limits)?;
+    }
+    copier.finish(recorder)
+}

@@ -1,0 +1,248 @@
+//! The disks at the instant: `syncfs`, then one atomic snapshot of the datasets, then copies of what is not on ZFS.
+//!
+//! `syncfs` first, since a snapshot alone misses dirty pages of shared mappings (experiments.md E2). CRIU may run a
+//! hook twice; the second call of [`Instant::member`] answers as the first did.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time;
+
+use cryopod_command::Limits;
+use cryopod_zfs::{PoolName, Properties, SnapshotName};
+
+use super::CaptureError;
+use super::plan::{How, Plan, PlannedDisk, too_large};
+use crate::fault;
+use crate::manifest::DiskContent;
+use crate::store::content::Content;
+use crate::store::{ID, SNAPSHOT_PREFIX, Store, StoreError};
+use crate::timeline::Recorder;
+use crate::tree::{self, Existing, TreeError};
+
+/// What was captured of one disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) plan: PlannedDisk,
+    /// None for a snapshot, whose guid is asked for after the thaw.
+    pub(super) content: Option<DiskContent>,
+}
+
+struct Done {
+    start: time::Instant,
+    duration: time::Duration,
+    outcome: Result<Vec<Taken>, String>,
+}
+
+struct Progress {
+    done: BTreeMap<usize, Done>,
+    /// Bytes that may still be copied.
+    budget: u64,
+    copied: u64,
+    failure: Option<CaptureError>,
+}
+
+/// Captures disks while nothing runs.
+pub(super) struct Instant<'a> {
+    store: &'a Store,
+    plan: &'a Plan,
+    content: &'a Content,
+    limits: &'a Limits,
+    bound: u64,
+    progress: Mutex<Progress>,
+}
+
+impl<'a> Instant<'a> {
+    pub(super) fn new(
+        store: &'a Arc<Store>,
+        plan: &'a Plan,
+        content: &'a Content,
+        bound: u64,
+        limits: &'a Limits,
+    ) -> Self {
+        let progress = Progress { done: BTreeMap::new(), budget: bound, copied: 0, failure: None };
+        Self { store, plan, content, limits, bound, progress: Mutex::new(progress) }
+    }
+
+    /// The disks of one member; called from the hook of its dump.
+    pub(super) fn member(&self, index: usize) -> Result<(), String> {
+        self.take(index, |disk| disk.member == index)
+    }
+
+    /// The disks of all members, in one transaction per pool.
+    pub(super) fn all(&self) {
+        // The failure is kept for `finish`.
+        self.take(usize::MAX, |_| true).ok();
+    }
+
+    pub(super) fn is_done(&self, index: usize) -> bool {
+        self.lock().done.contains_key(&index)
+    }
+
+    /// The first failure so far.
+    pub(super) fn failure(&self) -> Result<(), CaptureError> {
+        self.lock().failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Everything that was captured, in the order of the plan.
+    pub(super) fn finish(self, recorder: &mut Recorder) -> Result<Vec<Taken>, CaptureError> {
+        self.failure()?;
+        let progress = self.progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+        recorder.copied(progress.copied);
+        let mut taken = Vec::new();
+        for done in progress.done.into_values() {
+            recorder.add("disks", done.start, done.duration);
+            taken.extend(done.outcome.unwrap_or_default());
+        }
+        taken.sort_by_key(|disk| self.plan.disks.iter().position(|plan| *plan == disk.plan));
+        Ok(taken)
+    }
+
+    fn take(&self, index: usize, which: impl Fn(&PlannedDisk) -> bool) -> Result<(), String> {
+        let mut progress = self.lock();
+        if let Some(done) = progress.done.get(&index) {
+            return done.outcome.as_ref().map(drop).map_err(Clone::clone);
+        }
+        let start = time::Instant::now();
+        let disks: Vec<&PlannedDisk> = self.plan.disks.iter().filter(|disk| which(disk)).collect();
+        let outcome = self.capture(&disks, &mut progress).map_err(|error| {
+            let text = error.to_string();
+            progress.failure.get_or_insert(error);
+            text
+        });
+        let answer = outcome.as_ref().map(drop).map_err(Clone::clone);
+        progress.done.insert(index, Done { start, duration: start.elapsed(), outcome });
+        answer
+    }
+
+    fn capture(&self, disks: &[&PlannedDisk], progress: &mut Progress) -> Result<Vec<Taken>, CaptureError> {
+        fault::step("capture.snapshot")?;
+        let member = disks.first().map_or("the pod", |disk| disk.member_name.as_str());
+        self.snapshots(disks)
+            .map_err(|source| CaptureError::Instant { member: member.to_owned(), source })?;
+        let mut taken = Vec::new();
+        for disk in disks {
+            let content = match &disk.how {
+                How::Snapshot { .. } => None,
+                How::Shared { member, disk } => {
+                    Some(DiskContent::Shared { member: member.clone(), disk: disk.clone() })
+                }
+                How::Copy { from, layer } => Some(self.copy(disk, from, *layer, progress)?),
+            };
+            taken.push(Taken { plan: (*disk).clone(), content });
+        }
+        fault::step("capture.snapshotted")?;
+        Ok(taken)
+    }
+
+    fn snapshots(&self, disks: &[&PlannedDisk]) -> Result<(), StoreError> {
+        let Store::Zfs(store) = self.store else { return Ok(()) };
+        let mut pools: BTreeMap<PoolName, Vec<SnapshotName>> = BTreeMap::new();
+        for disk in disks {
+            let How::Snapshot { dataset, mountpoint } = &disk.how else { continue };
+            self.limits.check().map_err(StoreError::Stopped)?;
+            sync_file_system(mountpoint)?;
+            pools.entry(dataset.pool()).or_default().push(dataset.snapshot(&self.plan.snapshot)?);
+        }
+        let id = self.plan.snapshot.strip_prefix(SNAPSHOT_PREFIX).unwrap_or_default();
+        let properties = Properties::new().with(ID, id);
+        for names in pools.values() {
+            store.zfs.snapshot_set(names, &properties, self.limits)?;
+        }
+        Ok(())
+    }
+
+    fn copy(
+        &self,
+        disk: &PlannedDisk,
+        from: &Path,
+        layer: bool,
+        progress: &mut Progress,
+    ) -> Result<DiskContent, CaptureError> {
+        let to = self.content.disk(&disk.stored());
+        Content::create(&to)?;
+        let copied = match tree::copy(from, &to, Existing::Refuse, progress.budget, self.limits) {
+            Ok(copied) => copied,
+            Err(TreeError::TooLarge { .. }) => return Err(too_large(disk, from, self.bound).into()),
+            Err(error) => {
+                let member = disk.member_name.clone();
+                return Err(CaptureError::Instant { member, source: error.into() });
+            }
+        };
+        progress.budget = progress.budget.saturating_sub(copied.bytes);
+        progress.copied += copied.bytes;
+        // The hash is taken after the thaw; an empty one stands in until then.
+        let sha256 = crate::digest::of(b"");
+        Ok(DiskContent::Tree { bytes: copied.bytes, entries: copied.entries, sha256, layer })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn sync_file_system(path: &Path) -> Result<(), StoreError> {
+    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    nix::unistd::syncfs(&file).map_err(|error| StoreError::io("sync", path)(error.into()))
+}
+
+/// Writes out what is dirty before the freeze, so that the snapshot inside it finds little to do.
+pub(super) fn sync_pools(store: &Store, plan: &Plan, limits: &Limits) -> Result<(), CaptureError> {
+    let Store::Zfs(store) = store else { return Ok(()) };
+    let mut pools = BTreeSet::new();
+    for disk in &plan.disks {
+        if let How::Snapshot { dataset, .. } = &disk.how {
+            pools.insert(dataset.pool());
+        }
+    }
+    for pool in pools {
+        store.zfs.pool_sync(&pool, limits).map_err(StoreError::from)?;
+    }
+    Ok(())
+}
+
+/// Fills in what could wait until after the thaw: guids of snapshots.
+pub(super) fn identify(
+    store: &Store,
+    taken: Vec<Taken>,
+    plan: &Plan,
+    limits: &Limits,
+) -> Result<Vec<Taken>, CaptureError> {
+    let Store::Zfs(store) = store else { return Ok(taken) };
+    let mut identified = Vec::new();
+    for disk in taken {
+        let How::Snapshot { dataset, .. } = &disk.plan.how else {
+            identified.push(disk);
+            continue;
+        };
+        let content = identity(store, dataset, &plan.snapshot, limits)?;
+        identified.push(Taken { content: Some(content), ..disk });
+    }
+    Ok(identified)
+}
+
+fn identity(
+    store: &crate::store::ZfsStore,
+    dataset: &cryopod_zfs::DatasetName,
+    snapshot: &str,
+    limits: &Limits,
+) -> Result<DiskContent, StoreError> {
+    let gone = |what: &str| {
+        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "destroyed while it was captured");
+        StoreError::io("examine", Path::new(what))(source)
+    };
+    let name = dataset.snapshot(snapshot)?;
+    let found = store.zfs.snapshot(&name, limits)?.ok_or_else(|| gone(name.as_str()))?;
+    let origin = store.zfs.dataset(dataset, limits)?.ok_or_else(|| gone(dataset.as_str()))?.origin;
+    let base = match origin {
+        Some(origin) => store.zfs.snapshot(&origin, limits)?.map(|origin| origin.guid),
+        None => None,
+    };
+    Ok(DiskContent::Zfs {
+        snapshot: snapshot.to_owned(),
+        guid: found.guid,
+        base,
+        referenced_bytes: found.referenced.0,
+    })
+}

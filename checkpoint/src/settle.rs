@@ -1,0 +1,247 @@
+//! Settling: makes a committed checkpoint independent of its source, and keeps it when the source goes first.
+//!
+//! ```text
+//! source dataset D (containerd's)                    store
+//! origin base@img ──full, once──────────────────────▶ bases/<guid>@img
+//! D@cryopod-<id> ──incremental from base────────────▶ checkpoints/<id>/<member>-<disk>@cryopod-<id>
+//! then D@cryopod-<id> is destroyed, since containerd's plain `zfs destroy D` fails while it exists
+//! ```
+//!
+//! [`settle`] is idempotent and runs in a process of its own (`cryopod settle <id>`), so that it outlives the pod.
+//! [`adopt`] is called when the pod is deleted: it asks the sender to stop (lock::Locks), moves the dataset into the
+//! store and leaves an empty one under the old name; settling then goes on from there. A dataset's lock is named
+//! after its guid, so it stays the same through renames.
+
+mod adopt;
+mod ship;
+
+use std::thread;
+use std::time::Duration;
+
+use cryopod_command::{Cancel, Limits};
+use cryopod_zfs::SnapshotName;
+
+use crate::fault::{self, Injected};
+use crate::id::CheckpointId;
+use crate::journal::JournalError;
+use crate::kind::Kind;
+use crate::lock::{Lock, LockError};
+use crate::manifest::{DiskContent, Manifest};
+use crate::progress::Progress;
+use crate::store::{Deleted, Found, Store, StoreError, ZfsStore, zfs_kind};
+
+pub use adopt::{Adopted, adopt};
+pub(crate) use adopt::{finish_adopt, reap_adopted};
+
+/// How often a sender looks whether somebody wants its dataset: well below the 10 s that Delete has.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Settling or adopting failed; the checkpoint stays as it is and settling can be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// The store could not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The contents of a disk are neither in the store nor anywhere else.
+    #[error(
+        "disk {disk} of checkpoint {id} is lost: its snapshot is neither in the store nor on its source; delete the \
+         checkpoint"
+    )]
+    Lost {
+        /// Checkpoint.
+        id: CheckpointId,
+        /// Stored name of the disk.
+        disk: String,
+    },
+    /// What arrived is not what was sent.
+    #[error("disk {disk} of checkpoint {id} arrived with another identity than it was sent with")]
+    WrongGuid {
+        /// Checkpoint.
+        id: CheckpointId,
+        /// Stored name of the disk.
+        disk: String,
+    },
+    /// The checkpoint is being deleted.
+    #[error("checkpoint {id} is being deleted")]
+    Deleted {
+        /// Checkpoint.
+        id: CheckpointId,
+    },
+    /// The journal could not be written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl SettleError {
+    /// How a caller should react.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::Lost { .. } | Self::WrongGuid { .. } => Kind::DataLoss,
+            Self::Deleted { .. } => Kind::NotFound,
+            Self::Journal(error) => error.kind(),
+        }
+    }
+}
+
+macro_rules! by_store {
+    ($($source:ty),*) => {$(
+        impl From<$source> for SettleError {
+            fn from(error: $source) -> Self {
+                Self::Store(StoreError::from(error))
+            }
+        }
+    )*};
+}
+by_store!(cryopod_zfs::Error, cryopod_zfs::NameError, LockError, Injected);
+
+/// What settling did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Disks that were sent now; 0 when there was nothing left to do.
+    pub disks: usize,
+}
+
+/// Brings every disk of a committed checkpoint into the store and frees its sources. Waits for another process that
+/// does the same.
+pub fn settle(
+    store: &Store,
+    id: &CheckpointId,
+    progress: &dyn Progress,
+    limits: &Limits,
+) -> Result<Settled, SettleError> {
+    let Store::Zfs(zfs) = store else { return Ok(Settled::default()) };
+    if store.info(id, limits)?.settled {
+        return Ok(Settled::default());
+    }
+    let _lock = zfs.locks.lock(&lock_name(id), limits)?;
+    let (manifest, _) = store.open(id, limits)?;
+    let mut settled = Settled::default();
+    for (stored, record, disk) in manifest.stored_disks() {
+        if !matches!(disk.content, DiskContent::Zfs { .. }) {
+            continue;
+        }
+        progress.step(&format!("settle {stored}"));
+        settled.disks += usize::from(ship::disk(zfs, id, &stored, record, disk, progress, limits)?);
+    }
+    fault::step("settle.release")?;
+    // Only now are the sources free: until here a crash finds either both or the source alone.
+    for snapshot in sources(zfs, &manifest, limits)? {
+        release(zfs, &snapshot, limits)?;
+    }
+    zfs.set_settled(id, limits)?;
+    fault::step("settle.settled")?;
+    Ok(settled)
+}
+
+fn lock_name(id: &CheckpointId) -> String {
+    format!("settle-{id}")
+}
+
+/// Snapshots of a checkpoint that still exist on the datasets they were taken of.
+fn sources(store: &ZfsStore, manifest: &Manifest, limits: &Limits) -> Result<Vec<SnapshotName>, StoreError> {
+    let mut sources = Vec::new();
+    for (_, record, disk) in manifest.stored_disks() {
+        let DiskContent::Zfs { snapshot, guid, .. } = &disk.content else { continue };
+        let source =
+            record.member.disks.iter().find(|known| known.name == disk.name).map(|known| &known.source);
+        if let Some(crate::target::DiskSource::Zfs { dataset, .. }) = source {
+            sources.extend(store.find_source(dataset, snapshot, *guid, limits)?);
+        }
+    }
+    Ok(sources)
+}
+
+/// Destroys a source snapshot that is no longer needed, and an adopted dataset with its last one.
+fn release(store: &ZfsStore, snapshot: &SnapshotName, limits: &Limits) -> Result<(), StoreError> {
+    match store.zfs.destroy_snapshots(std::slice::from_ref(snapshot), true, limits) {
+        Err(error) if error.is_not_found() => {}
+        other => other?,
+    }
+    adopt::drop_if_done(store, &snapshot.dataset(), limits)
+}
+
+/// Deletes a committed checkpoint, stopping a settling that may be going on.
+pub(crate) fn stop_and_remove(
+    store: &ZfsStore,
+    id: &CheckpointId,
+    limits: &Limits,
+) -> Result<Deleted, StoreError> {
+    let _wish = store.locks.want(&lock_name(id))?;
+    let _lock = store.locks.lock(&lock_name(id), limits)?;
+    let mut found = Vec::new();
+    if let Some(hash) = store.committed(id, limits)? {
+        // A damaged manifest must not keep a checkpoint from being deleted.
+        match store.open_content(id, limits).and_then(|content| content.read_manifest(id, hash)) {
+            Ok(manifest) => found = sources(store, &manifest, limits)?,
+            Err(error) => tracing::warn!(checkpoint = %id, %error, "deleting without its manifest"),
+        }
+    }
+    let deleted = store.remove(id, &found, limits)?;
+    for snapshot in &found {
+        adopt::drop_if_done(store, &snapshot.dataset(), limits)?;
+    }
+    Ok(deleted)
+}
+
+/// Runs `work` with limits that also end when one of `names` is wanted by somebody else.
+fn while_unwanted<T>(
+    store: &ZfsStore,
+    names: &[&str],
+    limits: &Limits,
+    work: impl FnOnce(&Limits) -> T,
+) -> (T, bool) {
+    let cancel = Cancel::new();
+    let done = Cancel::new();
+    let inner = Limits { deadline: limits.deadline, cancel: Some(cancel.clone()) };
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while !done.is_cancelled() {
+                let stopped = limits.cancel.as_ref().is_some_and(Cancel::is_cancelled);
+                let wanted = names.iter().any(|name| store.locks.is_wanted(name));
+                if stopped || wanted {
+                    cancel.cancel();
+                    return wanted;
+                }
+                thread::sleep(LOOK_EVERY);
+            }
+            false
+        });
+        let finished = Finish(&done);
+        let result = work(&inner);
+        drop(finished);
+        (result, watcher.join().unwrap_or(false))
+    })
+}
+
+/// Ends the watcher even when the work panics; the scope would wait for it for ever.
+struct Finish<'a>(&'a Cancel);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// The lock of a dataset, by what it is and not by its name.
+fn dataset_lock(guid: cryopod_zfs::Guid) -> String {
+    format!("dataset-{guid}")
+}
+
+fn wait_until_unwanted(store: &ZfsStore, name: &str, limits: &Limits) -> Result<(), StoreError> {
+    while store.locks.is_wanted(name) {
+        limits.check().map_err(StoreError::Stopped)?;
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+fn stopped_or_gone(error: &StoreError) -> bool {
+    match error {
+        StoreError::Zfs(error) => error.is_stopped() || matches!(zfs_kind(error), Kind::NotFound),
+        _ => false,
+    }
+}
+
+/// A disk that was found, with the lock of its dataset and the name of that lock.
+type Held = (Lock, String, Found);

@@ -1,0 +1,177 @@
+//! Sends one disk into the store: its base first and once, then what changed since.
+
+use cryopod_command::Limits;
+use cryopod_zfs::{
+    DatasetName, Filter, HoldTag, Kinds, Properties, ReceiveRequest, SendRequest, Snapshot, SnapshotName, Zfs,
+};
+
+use super::{
+    Held, SettleError, dataset_lock, lock_name, stopped_or_gone, wait_until_unwanted, while_unwanted,
+};
+use crate::fault;
+use crate::id::CheckpointId;
+use crate::lock::Lock;
+use crate::manifest::{DiskContent, DiskRecord, MemberRecord};
+use crate::progress::Progress;
+use crate::store::{Found, ID, KIND, StoreError, ZfsStore};
+
+/// Ships a disk unless it is in the store already; true if it was sent now.
+pub(super) fn disk(
+    store: &ZfsStore,
+    id: &CheckpointId,
+    stored: &str,
+    record: &MemberRecord,
+    disk: &DiskRecord,
+    progress: &dyn Progress,
+    limits: &Limits,
+) -> Result<bool, SettleError> {
+    let DiskContent::Zfs { guid, .. } = &disk.content else { return Ok(false) };
+    loop {
+        limits.check().map_err(StoreError::Stopped)?;
+        if store.locks.is_wanted(&lock_name(id)) {
+            return Err(SettleError::Deleted { id: id.clone() });
+        }
+        let find = || store.find(id, stored, record, disk, limits);
+        let Some((lock, dataset, found)) = locked(store, find, limits)? else {
+            return Err(SettleError::Lost { id: id.clone(), disk: stored.to_owned() });
+        };
+        let Found::Source(source) = found else { return Ok(false) };
+        let own = lock_name(id);
+        let (sent, wanted) = while_unwanted(store, &[&dataset, &own], limits, |limits| {
+            send(store, id, stored, &source, progress, limits)
+        });
+        drop(lock);
+        match sent {
+            Ok(arrived) if arrived == *guid => return Ok(true),
+            Ok(_) => return Err(SettleError::WrongGuid { id: id.clone(), disk: stored.to_owned() }),
+            // Somebody needs the dataset: wait until it has been moved, then go on from there.
+            Err(SettleError::Store(error)) if wanted && stopped_or_gone(&error) => {
+                wait_until_unwanted(store, &dataset, limits)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Finds the disk and locks the dataset it is on; the lock is of the dataset found, looked at again once it is held.
+fn locked(
+    store: &ZfsStore,
+    find: impl Fn() -> Result<Option<Found>, StoreError>,
+    limits: &Limits,
+) -> Result<Option<Held>, StoreError> {
+    loop {
+        let Some(found) = find()? else { return Ok(None) };
+        let name = match &found {
+            Found::Store(snapshot) | Found::Source(snapshot) => snapshot.dataset(),
+        };
+        let Some(dataset) = store.zfs.dataset(&name, limits)? else { continue };
+        let key = dataset_lock(dataset.guid);
+        wait_until_unwanted(store, &key, limits)?;
+        let lock: Lock = store.locks.lock(&key, limits)?;
+        if find()?.as_ref() == Some(&found) {
+            return Ok(Some((lock, key, found)));
+        }
+    }
+}
+
+fn send(
+    store: &ZfsStore,
+    id: &CheckpointId,
+    stored: &str,
+    source: &SnapshotName,
+    progress: &dyn Progress,
+    limits: &Limits,
+) -> Result<cryopod_zfs::Guid, SettleError> {
+    let zfs = store.zfs.as_ref();
+    let tag: HoldTag = format!("cryopod-settle-{id}").parse()?;
+    let names = std::slice::from_ref(source);
+    let hold = match zfs.hold_while(names, &tag, limits) {
+        // Left by a settling that was killed; its lock is ours now.
+        Err(cryopod_zfs::Error::HoldExists { .. }) => {
+            zfs.release(names, &tag, limits)?;
+            zfs.hold_while(names, &tag, limits)?
+        }
+        other => other?,
+    };
+    let target = store.disk(id, stored)?;
+    clear(store, &target, limits)?;
+    let mut receive = ReceiveRequest::new(&target);
+    receive.resumable = false;
+    receive.set = Properties::new().with(KIND, "disk").with(ID, id.as_str()).with("canmount", "noauto");
+    receive.exclude = vec!["mountpoint".to_owned()];
+    let origin = zfs.dataset(&source.dataset(), limits)?.and_then(|dataset| dataset.origin);
+    let (request, lock) = match origin {
+        None => (SendRequest::full(source), None),
+        Some(origin) => {
+            let (base, lock) = base(store, &origin, progress, limits)?;
+            receive.origin = Some(base);
+            (SendRequest::incremental(&origin, source), lock)
+        }
+    };
+    fault::step("settle.send")?;
+    let total = zfs.send_size(&request, limits)?.0;
+    progress.bytes(0, Some(total));
+    let received = zfs.copy(&request, &receive, limits)?;
+    progress.bytes(total, Some(total));
+    drop(lock);
+    drop(hold);
+    fault::step("settle.sent")?;
+    Ok(received.guid)
+}
+
+/// The base in the store: the origin itself if it is there (a restored pod is captured again), else a copy of it,
+/// received once. The lock keeps it from being reaped until it has a clone.
+fn base(
+    store: &ZfsStore,
+    origin: &SnapshotName,
+    progress: &dyn Progress,
+    limits: &Limits,
+) -> Result<(SnapshotName, Option<Lock>), SettleError> {
+    let zfs = store.zfs.as_ref();
+    if origin.dataset().is_within(store.root()) && origin.dataset().pool() == store.root().pool() {
+        return Ok((origin.clone(), None));
+    }
+    let found = zfs.snapshot(origin, limits)?.ok_or_else(|| lost(origin))?;
+    let lock = store.locks.lock(&format!("base-{}", found.guid), limits)?;
+    let base = store.base(found.guid)?;
+    if let Some(there) = base_snapshot(zfs, &base, &found, limits)? {
+        return Ok((there, Some(lock)));
+    }
+    fault::step("settle.base")?;
+    progress.step(&format!("base {origin}"));
+    clear(store, &base, limits)?;
+    let mut receive = ReceiveRequest::new(&base);
+    receive.resumable = false;
+    receive.set = Properties::new().with(KIND, "base").with("canmount", "noauto").with("readonly", "on");
+    receive.exclude = vec!["mountpoint".to_owned()];
+    let received = zfs.copy(&SendRequest::full(origin), &receive, limits)?;
+    Ok((received.snapshot, Some(lock)))
+}
+
+fn lost(origin: &SnapshotName) -> StoreError {
+    let source = std::io::Error::new(std::io::ErrorKind::NotFound, "the origin of the disk is gone");
+    StoreError::io("send", std::path::Path::new(origin.as_str()))(source)
+}
+
+/// The snapshot of a received base, if it is whole.
+fn base_snapshot(
+    zfs: &dyn Zfs,
+    base: &DatasetName,
+    wanted: &Snapshot,
+    limits: &Limits,
+) -> Result<Option<SnapshotName>, StoreError> {
+    if zfs.dataset(base, limits)?.is_none() {
+        return Ok(None);
+    }
+    let entries = zfs.list(&Filter::snapshots_of(base), limits)?;
+    let mut snapshots = entries.into_iter().filter_map(cryopod_zfs::Entry::into_snapshot);
+    Ok(snapshots.find(|found| found.guid == wanted.guid).map(|found| found.name))
+}
+
+/// Removes what an interrupted receive left.
+fn clear(store: &ZfsStore, target: &DatasetName, limits: &Limits) -> Result<(), StoreError> {
+    if store.zfs.dataset(target, limits)?.is_some() {
+        store.zfs.destroy(target, true, limits)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,325 @@
+//! Where checkpoints live: a ZFS subtree, or a directory where there is no ZFS.
+//!
+//! ```text
+//! <root> = zfs.root, e.g. rpool/cryopod           <dir> = /var/lib/cryopod/store
+//! ├ bases/<guid>              image roots          ├ checkpoints/<id>/committed   marker with the summary
+//! ├ checkpoints/<id>          state, summary       │                ├ held        a person keeps it
+//! │ ├ memory → <dir>/checkpoints/<id>/memory  ≙    │                └ memory/     the content directory
+//! │ └ <member>-<disk>         settled disks        ├ containers/<id>
+//! ├ containers/<id>           roots we made        └ trash/<id>.<n>               deleted, being removed
+//! ├ adopted/<guid>            sources whose owner is gone
+//! └ trash/<id>.<n>            deleted, still shared
+//!
+//! content directory: manifest.json · images/<member>/<round>/… · disks/<member>-<disk>/…
+//! ```
+//!
+//! A checkpoint is visible once its marker says `committed` (user property `cryopod:state`, or the marker file);
+//! everything else is a draft and garbage unless a live journal entry owns it.
+
+mod choose;
+pub(crate) mod content;
+mod dir;
+mod error;
+mod zfs;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cryopod_command::Limits;
+use cryopod_zfs::DatasetName;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Sha256;
+use crate::id::CheckpointId;
+use crate::info::CheckpointInfo;
+use crate::journal::PlannedSnapshot;
+use crate::lock::Locks;
+use crate::manifest::{DiskContent, Manifest};
+use crate::progress::Progress;
+
+use content::Content;
+
+pub use choose::{Chosen, open};
+pub use dir::DirStore;
+pub use error::zfs_kind;
+pub use error::{Damage, StoreError};
+pub use zfs::ZfsStore;
+pub(crate) use zfs::{Found, ID, KIND, SNAPSHOT_PREFIX};
+
+/// Which store a node uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoreKind {
+    /// A ZFS subtree.
+    Zfs,
+    /// A directory.
+    Dir,
+}
+
+/// What the configuration asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoreChoice {
+    /// ZFS where a pool is found, else a directory.
+    #[default]
+    Auto,
+    /// ZFS or an error.
+    Zfs,
+    /// The directory, even where there is ZFS.
+    Dir,
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Which one.
+    pub choice: StoreChoice,
+    /// Root dataset; None: `<pool>/cryopod`, the pool being found out.
+    pub root: Option<DatasetName>,
+    /// Directory store, and mount base of the ZFS store: /var/lib/cryopod/store.
+    pub dir: PathBuf,
+    /// Locks between processes: /run/cryopod/locks.
+    pub locks: PathBuf,
+    /// A path on the pool that containerd's snapshotter uses, if it is there; decides between several pools.
+    pub snapshotter: Option<PathBuf>,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            choice: StoreChoice::Auto,
+            root: None,
+            dir: "/var/lib/cryopod/store".into(),
+            locks: "/run/cryopod/locks".into(),
+            snapshotter: Some("/var/lib/containerd/io.containerd.snapshotter.v1.zfs".into()),
+        }
+    }
+}
+
+/// What became of a deleted checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Deleted {
+    /// All its space is free.
+    Gone,
+    /// It has disappeared; its space is freed when the last of these goes.
+    Deferred {
+        /// Datasets that live on its disks, or mounts that keep it busy.
+        sharers: Vec<String>,
+    },
+}
+
+/// A checkpoint whose every byte was read and compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// Memory image files.
+    pub files: u64,
+    /// Disks: copied trees by hash, ZFS snapshots by guid (ZFS checks its own blocks; see `zpool scrub`).
+    pub disks: u64,
+    /// Bytes read and hashed.
+    pub bytes: u64,
+}
+
+/// The store of a node. Cheap to clone by `Arc`; every call asks the disk, nothing is cached.
+#[derive(Debug)]
+pub enum Store {
+    /// ZFS.
+    Zfs(ZfsStore),
+    /// Directory.
+    Dir(DirStore),
+}
+
+/// Shared by all who use it.
+pub type SharedStore = Arc<Store>;
+
+impl Store {
+    /// Which kind it is.
+    pub fn kind(&self) -> StoreKind {
+        match self {
+            Self::Zfs(_) => StoreKind::Zfs,
+            Self::Dir(_) => StoreKind::Dir,
+        }
+    }
+
+    /// Root dataset or directory.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Zfs(store) => store.root().to_string(),
+            Self::Dir(store) => store.dir().display().to_string(),
+        }
+    }
+
+    /// Bytes that can still be written.
+    pub fn available(&self, limits: &Limits) -> Result<u64, StoreError> {
+        match self {
+            Self::Zfs(store) => store.available(limits),
+            Self::Dir(store) => store.available(),
+        }
+    }
+
+    /// The committed checkpoints, oldest first.
+    pub fn list(&self, limits: &Limits) -> Result<Vec<CheckpointInfo>, StoreError> {
+        match self {
+            Self::Zfs(store) => store.list(limits),
+            Self::Dir(store) => store.list(),
+        }
+    }
+
+    /// One committed checkpoint.
+    pub fn info(&self, id: &CheckpointId, limits: &Limits) -> Result<CheckpointInfo, StoreError> {
+        let info = match self {
+            Self::Zfs(store) => store.info(id, limits)?,
+            Self::Dir(store) => store.info(id)?,
+        };
+        info.ok_or_else(|| self.not_found(id))
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self, id: &CheckpointId, limits: &Limits) -> Result<Manifest, StoreError> {
+        self.open(id, limits).map(|(manifest, _)| manifest)
+    }
+
+    /// Reads and compares everything that is stored of a checkpoint.
+    pub fn verify(
+        &self,
+        id: &CheckpointId,
+        progress: &dyn Progress,
+        limits: &Limits,
+    ) -> Result<Verified, StoreError> {
+        let (manifest, content) = self.open(id, limits)?;
+        let mut verified = content.verify(&manifest, progress, limits)?;
+        if let Self::Zfs(store) = self {
+            for (stored, record, disk) in manifest.stored_disks() {
+                let DiskContent::Zfs { guid, .. } = &disk.content else { continue };
+                if store.find(id, &stored, record, disk, limits)?.is_none() {
+                    let damage = Damage::Snapshot { disk: stored, guid: guid.0 };
+                    return Err(StoreError::Damaged { id: id.clone(), damage });
+                }
+                verified.disks += 1;
+            }
+        }
+        Ok(verified)
+    }
+
+    /// Deletes a checkpoint: it disappears at once; space that restored pods share is freed with the last of them.
+    /// A held one is deleted too, since only `prune` asks for holds.
+    pub fn delete(&self, id: &CheckpointId, limits: &Limits) -> Result<Deleted, StoreError> {
+        self.info(id, limits)?;
+        match self {
+            Self::Zfs(store) => crate::settle::stop_and_remove(store, id, limits),
+            Self::Dir(store) => store.remove(id),
+        }
+    }
+
+    /// Keeps a checkpoint from being pruned, or lets it go again.
+    pub fn set_held(&self, id: &CheckpointId, held: bool, limits: &Limits) -> Result<(), StoreError> {
+        self.info(id, limits)?;
+        match self {
+            Self::Zfs(store) => store.set_held(id, held, limits),
+            Self::Dir(store) => store.set_held(id, held),
+        }
+    }
+
+    /// Frees what was deleted and is no longer shared; returns how many pieces went.
+    pub fn reap(&self, limits: &Limits) -> Result<u64, StoreError> {
+        match self {
+            Self::Zfs(store) => store.reap(limits),
+            Self::Dir(store) => store.reap(limits),
+        }
+    }
+
+    pub(crate) fn locks(&self) -> &Locks {
+        match self {
+            Self::Zfs(store) => &store.locks,
+            Self::Dir(store) => &store.locks,
+        }
+    }
+
+    fn not_found(&self, id: &CheckpointId) -> StoreError {
+        StoreError::NotFound { id: id.clone(), store: self.place() }
+    }
+
+    /// The content directory of a draft or committed checkpoint, wherever it is.
+    pub(crate) fn content(&self, id: &CheckpointId) -> Content {
+        match self {
+            Self::Zfs(store) => store.content(id),
+            Self::Dir(store) => store.content(id),
+        }
+    }
+
+    /// Manifest and content directory of a committed checkpoint, ready to be read.
+    pub(crate) fn open(&self, id: &CheckpointId, limits: &Limits) -> Result<(Manifest, Content), StoreError> {
+        let committed = self.committed(id, limits)?.ok_or_else(|| self.not_found(id))?;
+        let content = match self {
+            Self::Zfs(store) => store.open_content(id, limits)?,
+            Self::Dir(store) => store.content(id),
+        };
+        let manifest = content.read_manifest(id, committed)?;
+        Ok((manifest, content))
+    }
+
+    /// Hash of the manifest, if the checkpoint is committed.
+    pub(crate) fn committed(&self, id: &CheckpointId, limits: &Limits) -> Result<Option<Sha256>, StoreError> {
+        match self {
+            Self::Zfs(store) => store.committed(id, limits),
+            Self::Dir(store) => store.committed(id),
+        }
+    }
+
+    /// Makes an invisible draft.
+    pub(crate) fn begin(
+        &self,
+        id: &CheckpointId,
+        planned: &[PlannedSnapshot],
+        limits: &Limits,
+    ) -> Result<Content, StoreError> {
+        match self {
+            Self::Zfs(store) => store.begin(id, planned, limits),
+            Self::Dir(store) => store.begin(id),
+        }
+    }
+
+    /// Writes the manifest and makes the checkpoint visible.
+    pub(crate) fn commit(
+        &self,
+        manifest: &Manifest,
+        settled: bool,
+        limits: &Limits,
+    ) -> Result<(), StoreError> {
+        let id = &manifest.id;
+        let hash = self.content(id).write_manifest(manifest)?;
+        crate::fault::step("capture.commit")?;
+        match self {
+            Self::Zfs(store) => store.commit(id, &manifest.summary(), hash, settled, limits),
+            Self::Dir(store) => store.commit(id, &manifest.summary(), hash),
+        }
+    }
+
+    /// Removes a draft with its snapshots on foreign datasets. Idempotent; never removes what is committed.
+    pub(crate) fn abort(
+        &self,
+        id: &CheckpointId,
+        planned: &[PlannedSnapshot],
+        limits: &Limits,
+    ) -> Result<(), StoreError> {
+        if self.committed(id, limits)?.is_some() {
+            return Ok(());
+        }
+        match self {
+            Self::Zfs(store) => {
+                let sources: Result<Vec<_>, _> =
+                    planned.iter().map(|plan| plan.dataset.snapshot(&plan.snapshot)).collect();
+                store.remove(id, &sources?, limits).map(drop)
+            }
+            Self::Dir(store) => store.remove(id).map(drop),
+        }
+    }
+
+    /// Ids that exist and are not committed.
+    pub(crate) fn drafts(&self, limits: &Limits) -> Result<Vec<CheckpointId>, StoreError> {
+        match self {
+            Self::Zfs(store) => store.drafts(limits),
+            Self::Dir(store) => store.drafts(),
+        }
+    }
+}

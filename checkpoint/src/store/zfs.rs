@@ -1,0 +1,391 @@
+//! The ZFS store: a subtree of one pool, marked by user properties (`cryopod:*`), identified by guids.
+//!
+//! State changes are single `zfs set` calls, so a checkpoint is either a draft, committed or trash after any crash.
+//! Disks of a committed checkpoint may still be snapshots on datasets of containerd ("unsettled"); they are found by
+//! name and guid there, or below `adopted` when their owner has deleted them meanwhile.
+
+mod find;
+mod remove;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cryopod_command::Limits;
+use cryopod_zfs::{
+    CreateRequest, Dataset, DatasetName, Entry, Filter, Guid, Kinds, Name, Properties, Snapshot,
+    SnapshotName, Wanted, Zfs,
+};
+
+pub(crate) use find::Found;
+
+use super::content::Content;
+use super::{Damage, StoreError};
+use crate::digest::Sha256;
+use crate::durable;
+use crate::id::CheckpointId;
+use crate::info::{CheckpointInfo, Summary};
+use crate::journal::PlannedSnapshot;
+use crate::lock::Locks;
+
+/// Our snapshots are called `cryopod-<checkpoint>`, wherever they are.
+pub(crate) const SNAPSHOT_PREFIX: &str = "cryopod-";
+/// Id of the checkpoint that something belongs to.
+pub(crate) const ID: &str = "cryopod:id";
+/// `capturing`, `committed` or `trash`.
+const STATE: &str = "cryopod:state";
+/// What a dataset is: root, base, checkpoint, disk, memory, adopted, clone.
+pub(crate) const KIND: &str = "cryopod:kind";
+/// `yes` once every disk is in the store.
+const SETTLED: &str = "cryopod:settled";
+/// `yes` while a person keeps it.
+const HELD: &str = "cryopod:held";
+/// The summary as JSON.
+const SUMMARY: &str = "cryopod:summary";
+/// Hash of the manifest.
+const MANIFEST: &str = "cryopod:manifest";
+/// Snapshots on foreign datasets, `dataset@snapshot` separated by commas; numbered from 0 when one value is too short.
+const SNAPSHOTS: &str = "cryopod:snapshots";
+/// Values of user properties have at most 8191 bytes.
+const MAX_VALUE: usize = 8000;
+
+/// Checkpoints below a dataset.
+#[derive(Debug)]
+pub struct ZfsStore {
+    pub(crate) zfs: Arc<dyn Zfs>,
+    root: DatasetName,
+    dir: PathBuf,
+    pub(crate) locks: Locks,
+}
+
+/// In which state a checkpoint dataset is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Capturing,
+    Committed,
+    Trash,
+}
+
+impl ZfsStore {
+    /// Uses `root`, creating it and what belongs below it.
+    pub(super) fn open(
+        zfs: Arc<dyn Zfs>,
+        root: DatasetName,
+        dir: PathBuf,
+        locks: Locks,
+        limits: &Limits,
+    ) -> Result<Self, StoreError> {
+        let store = Self { zfs, root, dir, locks };
+        if store.zfs.dataset(&store.root, limits)?.is_none() {
+            // Attributes and ACLs as Linux containers use them; nothing here is mounted by itself.
+            let properties = Properties::new()
+                .with(KIND, "root")
+                .with("mountpoint", "none")
+                .with("canmount", "off")
+                .with("atime", "off")
+                .with("xattr", "sa")
+                .with("acltype", "posixacl");
+            let request = CreateRequest::filesystem(&store.root, properties).with_parents();
+            store.zfs.create(&request, limits)?;
+        }
+        let there: BTreeSet<DatasetName> = store
+            .children(&store.root, Wanted::TypedOnly, limits)?
+            .into_iter()
+            .map(|found| found.name)
+            .collect();
+        for name in ["bases", "checkpoints", "containers", "adopted", "trash"] {
+            let name = store.root.child(name)?;
+            if !there.contains(&name) {
+                let properties = Properties::new().with(KIND, "root").with("canmount", "off");
+                store.zfs.create(&CreateRequest::filesystem(&name, properties).with_parents(), limits)?;
+            }
+        }
+        durable::private_dir(&store.dir).map_err(StoreError::io("create", &store.dir))?;
+        Ok(store)
+    }
+
+    /// The subtree.
+    pub fn root(&self) -> &DatasetName {
+        &self.root
+    }
+
+    /// Mount base.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn checkpoint(&self, id: &CheckpointId) -> Result<DatasetName, StoreError> {
+        Ok(self.root.child(&format!("checkpoints/{id}"))?)
+    }
+
+    /// A settled disk.
+    pub(crate) fn disk(&self, id: &CheckpointId, stored: &str) -> Result<DatasetName, StoreError> {
+        Ok(self.checkpoint(id)?.child(stored)?)
+    }
+
+    /// The image root with that snapshot.
+    pub(crate) fn base(&self, guid: Guid) -> Result<DatasetName, StoreError> {
+        Ok(self.root.child(&format!("bases/{guid}"))?)
+    }
+
+    fn memory(&self, id: &CheckpointId) -> Result<DatasetName, StoreError> {
+        self.disk(id, "memory")
+    }
+
+    pub(super) fn content(&self, id: &CheckpointId) -> Content {
+        Content::new(self.dir.join("checkpoints").join(id.as_str()).join("memory"))
+    }
+
+    pub(crate) fn children(
+        &self,
+        root: &DatasetName,
+        wanted: Wanted,
+        limits: &Limits,
+    ) -> Result<Vec<Dataset>, StoreError> {
+        let filter = Filter::children_of(root).wanting(wanted);
+        let entries = self.zfs.list(&filter, limits)?;
+        Ok(entries.into_iter().filter_map(Entry::into_dataset).filter(|found| found.name != *root).collect())
+    }
+
+    pub(super) fn available(&self, limits: &Limits) -> Result<u64, StoreError> {
+        let root = self.zfs.dataset(&self.root, limits)?;
+        Ok(root.map_or(0, |root| root.available.0))
+    }
+
+    /// Makes a draft; `planned` are the snapshots that the capture will take, so that recovery finds them without the
+    /// journal.
+    pub(super) fn begin(
+        &self,
+        id: &CheckpointId,
+        planned: &[PlannedSnapshot],
+        limits: &Limits,
+    ) -> Result<Content, StoreError> {
+        let name = self.checkpoint(id)?;
+        let mut properties = Properties::new()
+            .with(ID, id.as_str())
+            .with(KIND, "checkpoint")
+            .with(STATE, "capturing")
+            .with("canmount", "off");
+        for (number, value) in values(planned).into_iter().enumerate() {
+            properties.set(format!("{SNAPSHOTS}.{number}"), value);
+        }
+        match self.zfs.create(&CreateRequest::filesystem(&name, properties), limits) {
+            Err(cryopod_zfs::Error::Exists { .. }) => {
+                return Err(StoreError::Exists { id: id.clone(), store: self.root.to_string() });
+            }
+            other => other?,
+        }
+        let content = self.content(id);
+        let mountpoint = content.dir().to_string_lossy().into_owned();
+        // `noauto`: mounted when needed, not by `zfs mount -a` at boot, one mount per checkpoint.
+        let properties = Properties::new()
+            .with(ID, id.as_str())
+            .with(KIND, "memory")
+            .with("mountpoint", mountpoint)
+            .with("canmount", "noauto");
+        let memory = self.memory(id)?;
+        self.zfs.create(&CreateRequest::filesystem(&memory, properties), limits)?;
+        self.mount(id, limits)?;
+        content.prepare()?;
+        Ok(content)
+    }
+
+    fn mount(&self, id: &CheckpointId, limits: &Limits) -> Result<(), StoreError> {
+        let content = self.content(id);
+        durable::private_dir(content.dir()).map_err(StoreError::io("create", content.dir()))?;
+        self.zfs.mount(&self.memory(id)?, limits)?;
+        Ok(())
+    }
+
+    /// Makes the checkpoint visible and read-only, in one transaction.
+    pub(super) fn commit(
+        &self,
+        id: &CheckpointId,
+        summary: &Summary,
+        manifest: Sha256,
+        settled: bool,
+        limits: &Limits,
+    ) -> Result<(), StoreError> {
+        let mut summary = summary.clone();
+        let mut json = serde_json::to_string(&summary).map_err(StoreError::Marker)?;
+        // A list may do without the names of some members, a property may not do without its bound.
+        while json.len() > MAX_VALUE && summary.members.pop().is_some() {
+            json = serde_json::to_string(&summary).map_err(StoreError::Marker)?;
+        }
+        let properties = Properties::new()
+            .with(STATE, "committed")
+            .with(SUMMARY, json)
+            .with(MANIFEST, manifest.to_string())
+            .with(SETTLED, if settled { "yes" } else { "no" })
+            .with("readonly", "on");
+        self.set(id, &properties, limits)
+    }
+
+    fn set(&self, id: &CheckpointId, properties: &Properties, limits: &Limits) -> Result<(), StoreError> {
+        Ok(self.zfs.set(&Name::from(&self.checkpoint(id)?), properties, limits)?)
+    }
+
+    pub(crate) fn set_settled(&self, id: &CheckpointId, limits: &Limits) -> Result<(), StoreError> {
+        self.set(id, &Properties::new().with(SETTLED, "yes"), limits)
+    }
+
+    pub(super) fn set_held(&self, id: &CheckpointId, held: bool, limits: &Limits) -> Result<(), StoreError> {
+        if held {
+            return self.set(id, &Properties::new().with(HELD, "yes"), limits);
+        }
+        Ok(self.zfs.inherit(&Name::from(&self.checkpoint(id)?), HELD, limits)?)
+    }
+
+    fn dataset(&self, id: &CheckpointId, limits: &Limits) -> Result<Option<Dataset>, StoreError> {
+        Ok(self.zfs.dataset(&self.checkpoint(id)?, limits)?)
+    }
+
+    /// Hash of the manifest, if the checkpoint is committed.
+    pub(crate) fn committed(&self, id: &CheckpointId, limits: &Limits) -> Result<Option<Sha256>, StoreError> {
+        let Some(dataset) = self.dataset(id, limits)? else { return Ok(None) };
+        if state(&dataset) != Some(State::Committed) {
+            return Ok(None);
+        }
+        let damaged = || StoreError::Damaged { id: id.clone(), damage: Damage::Marker };
+        let text = dataset.properties.own(MANIFEST).ok_or_else(damaged)?;
+        Sha256::try_from(text.to_owned()).map(Some).map_err(|_| damaged())
+    }
+
+    /// The content directory of a committed checkpoint, mounted.
+    pub(crate) fn open_content(&self, id: &CheckpointId, limits: &Limits) -> Result<Content, StoreError> {
+        self.mount(id, limits)?;
+        Ok(self.content(id))
+    }
+
+    /// Everything about the committed checkpoints, in one call to ZFS.
+    pub(super) fn list(&self, limits: &Limits) -> Result<Vec<CheckpointInfo>, StoreError> {
+        let root = self.root.child("checkpoints")?;
+        self.infos(&root, 3, limits)
+    }
+
+    pub(super) fn info(
+        &self,
+        id: &CheckpointId,
+        limits: &Limits,
+    ) -> Result<Option<CheckpointInfo>, StoreError> {
+        let name = self.checkpoint(id)?;
+        match self.infos(&name, 2, limits) {
+            Ok(list) => Ok(list.into_iter().find(|info| info.id == *id)),
+            Err(StoreError::Zfs(error)) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn infos(
+        &self,
+        root: &DatasetName,
+        depth: u32,
+        limits: &Limits,
+    ) -> Result<Vec<CheckpointInfo>, StoreError> {
+        let wanted = [ID, STATE, SETTLED, HELD, SUMMARY].map(str::to_owned).to_vec();
+        let kinds = Kinds { snapshots: true, ..Kinds::DATASETS };
+        let filter =
+            Filter { roots: vec![root.clone()], depth: Some(depth), kinds, wanted: Wanted::Named(wanted) };
+        let mut list = Vec::new();
+        let mut sharers: BTreeMap<DatasetName, Vec<String>> = BTreeMap::new();
+        for entry in self.zfs.list(&filter, limits)? {
+            match entry {
+                Entry::Dataset(dataset) => list.extend(info(&dataset)),
+                Entry::Snapshot(snapshot) => {
+                    if let Some(checkpoint) = snapshot.name.dataset().parent() {
+                        sharers.entry(checkpoint).or_default().extend(outside(&snapshot));
+                    }
+                }
+                Entry::Bookmark(_) => {}
+            }
+        }
+        for info in &mut list {
+            info.sharers = sharers.remove(&self.checkpoint(&info.id)?).unwrap_or_default();
+        }
+        list.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.id.cmp(&b.id)));
+        Ok(list)
+    }
+
+    /// Ids of datasets below `checkpoints` that are not committed.
+    pub(super) fn drafts(&self, limits: &Limits) -> Result<Vec<CheckpointId>, StoreError> {
+        let root = self.root.child("checkpoints")?;
+        let wanted = Wanted::Named([ID, STATE].map(str::to_owned).to_vec());
+        let children = self.children(&root, wanted, limits)?;
+        let drafts = children.iter().filter(|dataset| state(dataset) != Some(State::Committed));
+        Ok(drafts.filter_map(|dataset| dataset.name.leaf().parse().ok()).collect())
+    }
+
+    /// A free name below `part` of the subtree.
+    pub(crate) fn fresh_name(&self, part: &str, leaf: &str) -> Result<DatasetName, StoreError> {
+        let now = jiff::Timestamp::now().as_nanosecond();
+        Ok(self.root.child(&format!("{part}/{leaf}.{now}"))?)
+    }
+}
+
+fn state(dataset: &Dataset) -> Option<State> {
+    match dataset.properties.own(STATE)? {
+        "capturing" => Some(State::Capturing),
+        "committed" => Some(State::Committed),
+        "trash" => Some(State::Trash),
+        _ => None,
+    }
+}
+
+/// The info of a committed checkpoint's dataset; None for everything else.
+fn info(dataset: &Dataset) -> Option<CheckpointInfo> {
+    if state(dataset) != Some(State::Committed) {
+        return None;
+    }
+    let own = |key| dataset.properties.own(key);
+    let id: CheckpointId = own(ID)?.parse().ok()?;
+    let summary: Summary = match serde_json::from_str(own(SUMMARY)?) {
+        Ok(summary) => summary,
+        Err(error) => {
+            // One damaged checkpoint must not hide the others.
+            tracing::error!(checkpoint = %id, %error, "left out of the list");
+            return None;
+        }
+    };
+    Some(CheckpointInfo {
+        id,
+        created: summary.created,
+        mode: summary.mode,
+        pod: summary.pod,
+        members: summary.members,
+        settled: own(SETTLED) == Some("yes"),
+        held: own(HELD) == Some("yes"),
+        memory_bytes: summary.memory_bytes,
+        disk_bytes: summary.disk_bytes,
+        sharers: Vec::new(),
+    })
+}
+
+fn outside(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    snapshot.clones.iter().map(ToString::to_string)
+}
+
+/// Planned snapshots as property values.
+fn values(planned: &[PlannedSnapshot]) -> Vec<String> {
+    let mut values: Vec<String> = Vec::new();
+    for PlannedSnapshot { dataset, snapshot } in planned {
+        let name = format!("{dataset}@{snapshot}");
+        match values.last_mut() {
+            Some(last) if last.len() + 1 + name.len() <= MAX_VALUE => {
+                last.push(',');
+                last.push_str(&name);
+            }
+            _ => values.push(name),
+        }
+    }
+    values
+}
+
+/// The planned snapshots that a checkpoint dataset names.
+fn planned(dataset: &Dataset) -> Vec<SnapshotName> {
+    let mut found = Vec::new();
+    for number in 0.. {
+        let Some(value) = dataset.properties.own(&format!("{SNAPSHOTS}.{number}")) else { break };
+        found.extend(value.split(',').filter_map(|name| name.parse().ok()));
+    }
+    found
+}

@@ -1,0 +1,131 @@
+//! Removing drafts and checkpoints. A deleted checkpoint disappears by one `zfs set`; what restored pods still share
+//! moves to `trash` and goes with the last of them. Every step may be repeated after a crash.
+
+use cryopod_command::Limits;
+use cryopod_zfs::{
+    DatasetName, Entry, Error as ZfsError, Filter, Kinds, Properties, Rename, SnapshotName, Wanted,
+};
+
+use super::{STATE, State, ZfsStore, outside, planned, state};
+use crate::fault;
+use crate::id::CheckpointId;
+use crate::store::{Deleted, StoreError};
+
+impl ZfsStore {
+    /// Deletes a committed checkpoint or removes a draft; absent is success. `sources` are snapshots on foreign
+    /// datasets beyond those that the draft itself names.
+    pub(crate) fn remove(
+        &self,
+        id: &CheckpointId,
+        sources: &[SnapshotName],
+        limits: &Limits,
+    ) -> Result<Deleted, StoreError> {
+        let Some(dataset) = self.dataset(id, limits)? else {
+            // Killed between the snapshot and the draft, or after the draft was removed.
+            self.drop_sources(sources, limits)?;
+            return Ok(Deleted::Gone);
+        };
+        fault::step("delete.mark")?;
+        if state(&dataset) != Some(State::Trash) {
+            self.set(id, &Properties::new().with(STATE, "trash"), limits)?;
+        }
+        let mut names = planned(&dataset);
+        names.extend(sources.iter().cloned());
+        self.drop_sources(&names, limits)?;
+        fault::step("delete.move")?;
+        let trash = self.fresh_name("trash", id.as_str())?;
+        match self.zfs.unmount(&self.memory(id)?, limits) {
+            // Images in use by a restore that began before: they go with the reaping.
+            Err(error) if error.is_busy() || error.is_not_found() => {}
+            other => other?,
+        }
+        self.zfs.rename(&dataset.name, &trash, Rename { keep_mounts: true, parents: false }, limits)?;
+        let mountpoint = self.content(id);
+        if let Some(parent) = mountpoint.dir().parent() {
+            // Empty directories under a mount that is gone; a busy mount keeps them.
+            std::fs::remove_dir(mountpoint.dir()).and_then(|()| std::fs::remove_dir(parent)).ok();
+        }
+        fault::step("delete.destroy")?;
+        self.reap_one(&trash, limits)
+    }
+
+    /// Destroys our snapshots on datasets of others; those that are gone are no error. One that is being sent or cloned
+    /// is marked and goes with its last user.
+    fn drop_sources(&self, names: &[SnapshotName], limits: &Limits) -> Result<(), StoreError> {
+        for name in names {
+            match self.zfs.destroy_snapshots(std::slice::from_ref(name), true, limits) {
+                Err(error) if error.is_not_found() => {}
+                // The pool was exported or destroyed, and the snapshot with it.
+                Err(ZfsError::PoolMissing { .. }) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees as much of a trashed checkpoint as nobody uses.
+    fn reap_one(&self, trash: &DatasetName, limits: &Limits) -> Result<Deleted, StoreError> {
+        match self.zfs.destroy(trash, true, limits) {
+            Ok(()) => return Ok(Deleted::Gone),
+            Err(error) if error.is_not_found() => return Ok(Deleted::Gone),
+            Err(ZfsError::HasDependents { .. } | ZfsError::Busy { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Piece by piece: memory and the disks that no clone needs.
+        for child in self.children(trash, Wanted::TypedOnly, limits)? {
+            match self.zfs.destroy(&child.name, true, limits) {
+                Ok(()) | Err(ZfsError::HasDependents { .. } | ZfsError::Busy { .. }) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let sharers = self.users_of(trash, limits)?;
+        if !sharers.is_empty() {
+            return Ok(Deleted::Deferred { sharers });
+        }
+        match self.zfs.destroy(trash, true, limits) {
+            Ok(()) => Ok(Deleted::Gone),
+            Err(error) if error.is_not_found() => Ok(Deleted::Gone),
+            Err(error @ (ZfsError::HasDependents { .. } | ZfsError::Busy { .. })) => {
+                Ok(Deleted::Deferred { sharers: vec![error.to_string()] })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Clones of snapshots below a dataset.
+    fn users_of(&self, root: &DatasetName, limits: &Limits) -> Result<Vec<String>, StoreError> {
+        let entries = match self.zfs.list(&Filter::below(root, Kinds::SNAPSHOTS), limits) {
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            other => other?,
+        };
+        Ok(entries
+            .into_iter()
+            .filter_map(Entry::into_snapshot)
+            .flat_map(|found| outside(&found).collect::<Vec<_>>())
+            .collect())
+    }
+
+    /// Frees what was deleted earlier and is no longer shared, and bases without checkpoints. Returns how many
+    /// datasets went.
+    pub(in crate::store) fn reap(&self, limits: &Limits) -> Result<u64, StoreError> {
+        let mut reaped = 0;
+        for trash in self.children(&self.root.child("trash")?, Wanted::TypedOnly, limits)? {
+            reaped += u64::from(self.reap_one(&trash.name, limits)? == Deleted::Gone);
+        }
+        for base in self.children(&self.root.child("bases")?, Wanted::TypedOnly, limits)? {
+            // Whoever settles on this base holds its lock until its disk is a clone of it.
+            let Some(_lock) = self.locks.try_lock(&format!("base-{}", base.name.leaf()))? else { continue };
+            if !self.users_of(&base.name, limits)?.is_empty() {
+                continue;
+            }
+            match self.zfs.destroy(&base.name, true, limits) {
+                Ok(()) => reaped += 1,
+                Err(ZfsError::HasDependents { .. } | ZfsError::Busy { .. }) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(reaped)
+    }
+}
