@@ -1,0 +1,29 @@
+//! Generates messages and service stubs from `proto/`, with the generator that containerd-shim-protos uses.
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let out = PathBuf::from(env::var("OUT_DIR")?).join("proto");
+    fs::create_dir_all(&out)?;
+    println!("cargo:rerun-if-changed=proto");
+    Codegen::new()
+        .inputs(["proto/control.proto", "proto/cri.proto"])
+        .include("proto")
+        .rust_protobuf()
+        .rust_protobuf_customize(ProtobufCustomize::default().generate_accessors(false))
+        .customize(Customize { async_all: true, ..Customize::default() })
+        .out_dir(&out)
+        .run()?;
+    // `include!` takes no inner attributes and no inner docs.
+    for entry in fs::read_dir(&out)? {
+        let path = entry?.path();
+        let text = fs::read_to_string(&path)?;
+        let kept: Vec<&str> =
+            text.lines().filter(|line| !line.starts_with("#!") && !line.starts_with("//!")).collect();
+        fs::write(&path, kept.join("\n"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! One container of the pod: its init, its execs, and the lock that orders what is done to it.
+//!
+//! Two locks. `op` (asynchronous) serialises what changes the container through its runtime – start, pause, resume,
+//! checkpoint, update, delete; starts of execs share it. It may be held for as long as a runtime call takes. `inner`
+//! is held for moments only and guards states and the order of events. State, Wait, Pids, Connect and Kill take
+//! `inner` alone, so a slow runtime call of this container delays none of them, and of another container nothing.
+
+mod create;
+mod delete;
+mod exec;
+mod exit;
+mod freeze;
+mod query;
+mod signal;
+mod start;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cryopod_runtime::backend::{Backend, Stdio};
+use cryopod_runtime::cgroup::Cgroup;
+use tokio::sync::RwLock;
+
+use crate::backends::Chosen;
+use crate::bundle::{Brief, State as BundleState};
+use crate::error::TaskError;
+use crate::events::Publisher;
+use crate::exits::Registry;
+use crate::io::{Owner, Prepared};
+use crate::process::Process;
+use crate::process::state::{Change, State};
+
+pub use create::New;
+pub use delete::Deleted;
+
+/// A runtime makes or starts a container in well under a second; kubelet waits two minutes for either.
+const CREATE_WITHIN: Duration = Duration::from_secs(110);
+
+/// Signals to all, pause, resume and update are single steps.
+const STEP_WITHIN: Duration = Duration::from_secs(30);
+
+/// containerd's CRI plugin cancels Delete after 10 s; runtime and streams share what is below.
+const DELETE_WITHIN: Duration = Duration::from_secs(7);
+
+/// What all containers of a pod share.
+#[derive(Clone)]
+pub struct Shared {
+    /// containerd namespace.
+    pub namespace: String,
+    /// Id of the group, that is the sandbox.
+    pub group: String,
+    /// Events to containerd.
+    pub publisher: Publisher,
+    /// PIDs that somebody waits for.
+    pub registry: Registry,
+}
+
+/// How init comes to life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Launch {
+    /// The runtime creates it at Create and starts it at Start.
+    Fresh,
+    /// Its memory is brought back at Start; Create executes nothing.
+    Restore {
+        /// CRIU images of this container.
+        images: PathBuf,
+        /// Writable directory for logs.
+        work: PathBuf,
+        /// Established TCP connections.
+        tcp: cryopod_checkpoint::target::TcpPolicy,
+        /// Checkpoint id or directory, for people.
+        from: String,
+    },
+}
+
+/// A container.
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// Its bundle.
+    pub bundle: PathBuf,
+    /// What its spec says.
+    pub brief: Brief,
+    /// What runs it.
+    pub chosen: Chosen,
+    /// How its init comes to life.
+    pub launch: Launch,
+    shared: Arc<Shared>,
+    op: RwLock<()>,
+    inner: Mutex<Inner>,
+}
+
+/// Guarded by `Container::inner`.
+struct Inner {
+    init: Process,
+    execs: BTreeMap<String, Process>,
+    cgroup: Option<Cgroup>,
+    oom_kills: u64,
+    bundle_state: BundleState,
+    // Streams of a restore that waits for Start.
+    waiting: Option<(Stdio, Prepared)>,
+}
+
+impl Container {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // No code between lock and unlock can leave Inner half changed: `apply` is all or nothing.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn backend(&self) -> Arc<dyn Backend> {
+        self.chosen.backend.clone()
+    }
+
+    fn owner(&self) -> Owner<'_> {
+        Owner {
+            id: &self.id,
+            namespace: &self.shared.namespace,
+            uid: self.chosen.io_uid,
+            gid: self.chosen.io_gid,
+        }
+    }
+
+    /// The bundle's root file system.
+    pub fn rootfs(&self) -> PathBuf {
+        self.bundle.join("rootfs")
+    }
+}
+
+impl Inner {
+    fn process(&mut self, id: &str, exec: &str) -> Result<&mut Process, TaskError> {
+        if exec.is_empty() {
+            return Ok(&mut self.init);
+        }
+        let missing = || TaskError::NoProcess { id: id.to_owned(), exec: exec.to_owned() };
+        self.execs.get_mut(exec).ok_or_else(missing)
+    }
+
+    fn change(&mut self, id: &str, exec: &str, change: Change) -> Result<State, TaskError> {
+        self.process(id, exec)?.apply(change).map_err(|source| TaskError::State { id: id.to_owned(), source })
+    }
+}

@@ -1,0 +1,229 @@
+//! Create: mounts, streams, and the runtime's `create` – or, for a restore, everything but a process.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
+use containerd_shim_protos::types::mount::Mount as MountMessage;
+use cryopod_command::Limits;
+use cryopod_runtime::backend::{Backend, CreateRequest, Stdio};
+use cryopod_runtime::cgroup::Cgroup;
+use cryopod_runtime::oom::OomWatch;
+use tokio::sync::RwLock;
+
+use super::{CREATE_WITHIN, Container, Inner, Launch, Shared};
+use crate::backends::Chosen;
+use crate::bundle::{Brief, State as BundleState};
+use crate::error::{TaskError, blocking};
+use crate::events::{Event, Slots};
+use crate::exits::{self, Child};
+use crate::io::{self, Prepared, StdioPaths};
+use crate::mounts::{self, Mount};
+use crate::process::state::{Change, State};
+use crate::process::{EVENTS_PER_PROCESS, Process};
+
+/// What containerd asked for.
+#[derive(Debug, Clone)]
+pub struct New {
+    /// Container id.
+    pub id: String,
+    /// Its bundle.
+    pub bundle: PathBuf,
+    /// Root file system.
+    pub mounts: Vec<Mount>,
+    /// Streams of init.
+    pub stdio: StdioPaths,
+    /// `checkpoint` of the request, echoed in the event.
+    pub checkpoint: String,
+}
+
+/// A process that the runtime has made.
+pub(super) struct Made {
+    pub pid: u32,
+    pub cgroup: Option<Cgroup>,
+    pub oom: Option<OomWatch>,
+}
+
+impl Container {
+    /// A container that does not exist for anybody but its creator yet.
+    ///
+    /// # Errors
+    /// When no events can be queued.
+    pub async fn reserve(
+        new: &New,
+        brief: Brief,
+        chosen: Chosen,
+        launch: Launch,
+        shared: Arc<Shared>,
+    ) -> Result<Arc<Self>, TaskError> {
+        let slots: Slots = shared.publisher.reserve(EVENTS_PER_PROCESS).await?;
+        let bundle_state = BundleState {
+            runtime: chosen.note.clone(),
+            ..BundleState::new(&new.id, &shared.namespace, &shared.group)
+        };
+        let inner = Inner {
+            init: Process::new("", State::Creating, new.stdio.clone(), slots),
+            execs: BTreeMap::new(),
+            cgroup: None,
+            oom_kills: 0,
+            bundle_state,
+            waiting: None,
+        };
+        Ok(Arc::new(Self {
+            id: new.id.clone(),
+            bundle: new.bundle.clone(),
+            brief,
+            chosen,
+            launch,
+            shared,
+            op: RwLock::new(()),
+            inner: Mutex::new(inner),
+        }))
+    }
+
+    /// Makes it; PID of init, 0 for a restore.
+    ///
+    /// # Errors
+    /// On any error nothing is left of it: no process, no mount, no cgroup.
+    pub async fn create(self: &Arc<Self>, new: New) -> Result<u32, TaskError> {
+        let _op = self.op.write().await;
+        match self.make(&new).await {
+            Ok(pid) => Ok(pid),
+            Err(error) => {
+                self.undo().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn make(self: &Arc<Self>, new: &New) -> Result<u32, TaskError> {
+        let (stdio, prepared) = io::prepare(&new.stdio, self.owner(), &self.shared.registry).await?;
+        let (rootfs, bundle, mounts) = (self.rootfs(), self.bundle.clone(), new.mounts.clone());
+        let mut state = self.inner().bundle_state.clone();
+        state.mounted = !mounts.is_empty();
+        self.inner().bundle_state = state.clone();
+        let mount = move || {
+            // First the note for `delete`, then what it undoes.
+            state.write(&bundle)?;
+            mounts::mount_all(&mounts, &rootfs)?;
+            Ok::<BundleState, TaskError>(state)
+        };
+        if self.launch == Launch::Fresh {
+            let (backend, id, bundle) = (self.backend(), self.id.clone(), self.bundle.clone());
+            let made = blocking(move || {
+                let state = mount()?;
+                let request = CreateRequest { id: &id, bundle: &bundle, stdio };
+                let pid = backend.create(request, &Limits::within(CREATE_WITHIN))?;
+                note_pid(state, pid, &bundle)?;
+                Ok::<Made, TaskError>(observe(&*backend, &id, pid))
+            })
+            .await?;
+            let pid = made.pid;
+            self.adopt(made, prepared).await?;
+            self.created(new, pid)?;
+            self.watch_init();
+            return Ok(pid);
+        }
+        blocking(mount).await?;
+        self.inner().waiting = Some((stdio, prepared));
+        self.created(new, 0)?;
+        Ok(0)
+    }
+
+    fn created(&self, new: &New, pid: u32) -> Result<(), TaskError> {
+        let mut event = TaskCreate::new();
+        event.container_id.clone_from(&self.id);
+        event.bundle = self.bundle.display().to_string();
+        event.rootfs = new.mounts.iter().map(mount_message).collect();
+        let mut io = TaskIO::new();
+        io.stdin.clone_from(&new.stdio.stdin);
+        io.stdout.clone_from(&new.stdio.stdout);
+        io.stderr.clone_from(&new.stdio.stderr);
+        io.terminal = new.stdio.terminal;
+        event.io = Some(io).into();
+        event.checkpoint.clone_from(&new.checkpoint);
+        event.pid = pid;
+        let mut inner = self.inner();
+        inner.change(&self.id, "", Change::Created)?;
+        inner.init.slots.publish(&Event::Create(event));
+        Ok(())
+    }
+
+    /// Takes over a process that the runtime has made: watches it, connects its streams.
+    pub(super) async fn adopt(self: &Arc<Self>, made: Made, prepared: Prepared) -> Result<(), TaskError> {
+        let child = Child::open(made.pid, &self.shared.registry).map_err(|source| TaskError::Watch {
+            id: self.id.clone(),
+            pid: made.pid,
+            source,
+        })?;
+        let io = prepared.connect().await?;
+        if let Some(watch) = made.oom {
+            self.watch_oom(watch);
+        }
+        let mut inner = self.inner();
+        inner.init.child = Some(Arc::new(child));
+        inner.init.io = Some(Arc::new(io));
+        inner.cgroup = made.cgroup;
+        Ok(())
+    }
+
+    /// Takes back a create that failed half-way. Its own failures are logged: the caller gets the first error.
+    async fn undo(self: &Arc<Self>) {
+        let (backend, id, rootfs) = (self.backend(), self.id.clone(), self.rootfs());
+        let fresh = self.launch == Launch::Fresh;
+        let undone = blocking(move || {
+            let deleted =
+                if fresh { backend.delete(&id, &Limits::within(super::DELETE_WITHIN)) } else { Ok(()) };
+            mounts::unmount_all(&rootfs)?;
+            deleted.map_err(TaskError::from)
+        });
+        if let Err(error) = undone.await {
+            tracing::error!(id = self.id, %error, "a failed create could not be taken back whole");
+        }
+        let child = self.inner().init.child.clone();
+        if let Some(child) = child {
+            // Killed by the delete above; reaped here, since nobody watches it.
+            tokio::time::timeout(super::STEP_WITHIN, child.ended()).await.ok();
+        }
+        self.inner().init.apply(Change::Delete).ok();
+    }
+}
+
+/// What is known of a fresh process; cgroup and OOM watch are luxuries that may fail without harm.
+pub(super) fn observe(backend: &dyn Backend, id: &str, pid: u32) -> Made {
+    let cgroup = match backend.cgroup(id, pid) {
+        Ok(path) => Some(Cgroup::at(path)),
+        Err(error) => {
+            tracing::warn!(id, pid, %error, "no cgroup: this container has no statistics");
+            None
+        }
+    };
+    let oom = cgroup.clone().and_then(|cgroup| match OomWatch::new(cgroup) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            tracing::info!(id, %error, "kills for want of memory are seen at the exit only");
+            None
+        }
+    });
+    Made { pid, cgroup, oom }
+}
+
+pub(super) fn note_pid(mut state: BundleState, pid: u32, bundle: &std::path::Path) -> Result<(), TaskError> {
+    state.pid = pid;
+    state.pid_started = exits::start_time(pid).unwrap_or(0);
+    state.write(bundle)?;
+    Ok(())
+}
+
+fn mount_message(mount: &Mount) -> MountMessage {
+    let mut message = MountMessage::new();
+    message.type_.clone_from(&mount.kind);
+    message.source.clone_from(&mount.source);
+    message.target.clone_from(&mount.target);
+    message.options.clone_from(&mount.options);
+    message
+}
+
+/// Streams of a deferred start, typed for the restore path.
+pub(super) type Waiting = (Stdio, Prepared);

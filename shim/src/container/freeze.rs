@@ -1,0 +1,62 @@
+//! Pause and resume.
+
+use std::sync::Arc;
+
+use containerd_shim_protos::events::task::{TaskPaused, TaskResumed};
+use cryopod_command::Limits;
+
+use super::{Container, STEP_WITHIN};
+use crate::error::{TaskError, blocking};
+use crate::events::Event;
+use crate::process::state::{Change, State};
+
+impl Container {
+    /// Freezes all tasks of the container.
+    ///
+    /// # Errors
+    /// When it does not run, or the runtime fails; then it runs on.
+    pub async fn pause(self: &Arc<Self>) -> Result<(), TaskError> {
+        let mut slots = self.shared.publisher.reserve(1).await?;
+        let _op = self.op.write().await;
+        self.inner().change(&self.id, "", Change::Pause)?;
+        let (backend, id) = (self.backend(), self.id.clone());
+        let paused = blocking(move || backend.pause(&id, &Limits::within(STEP_WITHIN))).await;
+        let mut inner = self.inner();
+        match paused {
+            Ok(()) => {
+                inner.change(&self.id, "", Change::Paused)?;
+                let mut event = TaskPaused::new();
+                event.container_id.clone_from(&self.id);
+                slots.publish(&Event::Paused(event));
+                Ok(())
+            }
+            Err(error) => {
+                inner.change(&self.id, "", Change::PauseFailed)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets a paused container run again.
+    ///
+    /// # Errors
+    /// When it is not paused, or the runtime fails; then it stays paused.
+    pub async fn resume(self: &Arc<Self>) -> Result<(), TaskError> {
+        let mut slots = self.shared.publisher.reserve(1).await?;
+        let _op = self.op.write().await;
+        let state = self.inner().init.state;
+        state
+            .transition(Change::Resumed)
+            .map_err(|source| TaskError::State { id: self.id.clone(), source })?;
+        if state == State::Paused {
+            let (backend, id) = (self.backend(), self.id.clone());
+            blocking(move || backend.resume(&id, &Limits::within(STEP_WITHIN))).await?;
+        }
+        let mut inner = self.inner();
+        inner.change(&self.id, "", Change::Resumed)?;
+        let mut event = TaskResumed::new();
+        event.container_id.clone_from(&self.id);
+        slots.publish(&Event::Resumed(event));
+        Ok(())
+    }
+}

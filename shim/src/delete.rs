@@ -1,0 +1,155 @@
+//! `delete`: removes what a shim left that is dead or was given up by containerd.
+//!
+//! Called with the bundle of one task (or of a sandbox), 5 s in all. Idempotent, needs no shim and no configuration:
+//! everything stands in the bundle's `cryopod.json`. Only the answer goes to stdout; what could not be cleaned up is
+//! a warning on stderr, which containerd logs.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use containerd_shim_protos::shim::shim::DeleteResponse;
+use cryopod_command::Limits;
+use protobuf::Message;
+
+use crate::args::Args;
+use crate::bundle::State;
+use crate::events::timestamp;
+use crate::exits::{Exit, start_time};
+use crate::{backends, mounts, sys};
+
+/// containerd waits 5 s (`io.containerd.timeout.shim.cleanup`); unmounting and answering come after this.
+const RUNTIME_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long a shim that containerd gave up may take to end by itself.
+const SHIM_WITHIN: Duration = Duration::from_secs(1);
+
+/// `delete` cannot answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteError {
+    /// No id.
+    #[error("no id: containerd gives it as -id")]
+    NoId,
+    /// Neither -bundle nor a working directory.
+    #[error("find the bundle: {0}")]
+    NoBundle(io::Error),
+    /// The answer cannot be encoded or written.
+    #[error("answer containerd on stdout: {0}")]
+    Stdout(io::Error),
+}
+
+/// Cleans up and answers on stdout.
+///
+/// # Errors
+/// See [`DeleteError`]; leftovers are warnings, since containerd removes the bundle either way.
+pub fn delete(args: &Args) -> Result<(), DeleteError> {
+    if args.id.is_empty() {
+        return Err(DeleteError::NoId);
+    }
+    let bundle = match &args.bundle {
+        Some(bundle) => bundle.clone(),
+        None => beside_current(&args.id).map_err(DeleteError::NoBundle)?,
+    };
+    let pid = clean(&args.id, &bundle, &mut |warning| {
+        // stderr of `delete` is read by containerd and logged.
+        writeln!(io::stderr(), "{warning}").ok();
+    });
+    let exit = Exit::unknown();
+    let mut response = DeleteResponse::new();
+    response.pid = pid;
+    response.exit_status = exit.status;
+    response.exited_at = Some(timestamp(SystemTime::now())).into();
+    let bytes = response.write_to_bytes().map_err(|e| DeleteError::Stdout(io::Error::other(e)))?;
+    io::stdout().write_all(&bytes).and_then(|()| io::stdout().flush()).map_err(DeleteError::Stdout)
+}
+
+/// Without -bundle the working directory is a bundle of the same namespace.
+fn beside_current(id: &str) -> io::Result<PathBuf> {
+    let current = std::env::current_dir()?;
+    Ok(current.parent().map(|dir| dir.join(id)).unwrap_or(current))
+}
+
+/// Removes everything of `id`; the PID its init had.
+fn clean(id: &str, bundle: &Path, warn: &mut dyn FnMut(String)) -> u32 {
+    let state = match State::read(bundle) {
+        Ok(state) => state,
+        Err(error) => {
+            warn(format!("{error}; only the root file system is unmounted"));
+            None
+        }
+    };
+    let mut pid = 0;
+    if let Some(state) = &state {
+        pid = state.pid;
+        if state.id == state.group {
+            end_process(state.shim_pid, state.shim_started, libc::SIGTERM, SHIM_WITHIN);
+            end_process(state.shim_pid, state.shim_started, libc::SIGKILL, SHIM_WITHIN);
+        }
+        if let Some(note) = &state.runtime {
+            let backend = backends::from_note(note);
+            if let Err(error) = backend.delete(id, &Limits::within(RUNTIME_WITHIN)) {
+                warn(error.to_string());
+            }
+        }
+        end_process(state.pid, state.pid_started, libc::SIGKILL, SHIM_WITHIN);
+    }
+    if let Err(error) = mounts::unmount_all(&bundle.join("rootfs")) {
+        warn(error.to_string());
+    }
+    pid
+}
+
+/// Signals a process that may have ended long ago, and waits until it is gone.
+fn end_process(pid: u32, started: u64, signal: i32, patience: Duration) {
+    if pid == 0 || start_time(pid) != Some(started) {
+        return;
+    }
+    let Ok(pidfd) = sys::pidfd_open(pid) else { return };
+    // Between opening and here the number could have changed hands; now it cannot any more.
+    if start_time(pid) != Some(started) || sys::pidfd_send_signal(&pidfd, signal).is_err() {
+        return;
+    }
+    let until = Instant::now() + patience;
+    while start_time(pid) == Some(started) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_left_is_killed_and_one_that_reused_its_number_is_not() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = State { pid: child.id(), pid_started: 1, ..State::new("c", "n", "pod") };
+        state.write(dir.path()).unwrap();
+        assert_eq!(clean("c", dir.path(), &mut |warning| panic!("{warning}")), child.id());
+        assert!(child.try_wait().unwrap().is_none(), "another process with that number must live");
+
+        state.pid_started = start_time(child.id()).unwrap();
+        state.write(dir.path()).unwrap();
+        // A zombie keeps its number, so the wait inside needs somebody who reaps.
+        let reaper = std::thread::spawn(move || child.wait().unwrap());
+        clean("c", dir.path(), &mut |warning| panic!("{warning}"));
+        assert!(!reaper.join().unwrap().success());
+    }
+
+    #[test]
+    fn without_a_note_and_twice_in_a_row_it_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            assert_eq!(clean("c", dir.path(), &mut |warning| panic!("{warning}")), 0);
+        }
+    }
+
+    #[test]
+    fn a_broken_note_is_a_warning_only() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("cryopod.json"), "{").unwrap();
+        let mut warnings = Vec::new();
+        clean("c", dir.path(), &mut |warning| warnings.push(warning));
+        assert!(warnings[0].contains("cryopod.json is not understood"), "{warnings:?}");
+    }
+}

@@ -1,0 +1,153 @@
+//! How the command and the agent find running shims: one small file per shim in `/run/cryopod/shims`.
+//!
+//! ```text
+//! /run/cryopod/shims/<sandbox id>.json   Shim, version 1, written by the shim, removed when it ends
+//! ```
+//! A shim that was killed leaves its file; [`list`] skips files whose socket nobody serves.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::args::Args;
+use crate::bundle::{Brief, write_atomically};
+use crate::socket;
+
+/// Where the files are.
+pub const DIR: &str = "/run/cryopod/shims";
+
+const VERSION: u32 = 1;
+
+/// A running shim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shim {
+    /// Format of the file.
+    pub version: u32,
+    /// Its PID.
+    pub pid: u32,
+    /// Its socket.
+    pub socket: PathBuf,
+    /// containerd namespace.
+    pub namespace: String,
+    /// Bundle of the sandbox.
+    pub bundle: PathBuf,
+    /// The pod.
+    pub pod: Pod,
+}
+
+/// Names of a pod; Kubernetes' names are empty outside of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pod {
+    /// Sandbox id, or the container id where there is no sandbox.
+    pub id: String,
+    /// Pod name.
+    pub name: String,
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Pod UID.
+    pub uid: String,
+}
+
+/// The file of this shim; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Entry(PathBuf);
+
+impl Entry {
+    /// Writes the file. A shim that cannot is still useful to containerd, so a failure is only logged.
+    pub(crate) fn write(args: &Args, bundle: &Path) -> Option<Self> {
+        let identity = Brief::read(bundle).unwrap_or_default().pod(&args.id);
+        let shim = Shim {
+            version: VERSION,
+            pid: std::process::id(),
+            socket: socket::path_of(&args.socket)?.to_owned(),
+            namespace: args.namespace.clone(),
+            bundle: bundle.to_owned(),
+            pod: Pod {
+                id: identity.id,
+                name: identity.name,
+                namespace: identity.namespace,
+                uid: identity.uid,
+            },
+        };
+        let path = Path::new(DIR).join(format!("{}.json", args.id));
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(DIR);
+        if let Err(error) = made
+            .map_err(|e| e.to_string())
+            .and_then(|()| write_atomically(&path, &shim).map_err(|e| e.to_string()))
+        {
+            tracing::warn!(path = %path.display(), error, "the cryopod command will not find this pod");
+            return None;
+        }
+        Some(Self(path))
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}
+
+/// All shims that answer, in the order of their ids.
+///
+/// # Errors
+/// When the directory is there but cannot be read.
+pub fn list() -> io::Result<Vec<Shim>> {
+    list_in(Path::new(DIR))
+}
+
+fn list_in(dir: &Path) -> io::Result<Vec<Shim>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut shims: Vec<Shim> = entries
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
+        .filter_map(|entry| serde_json::from_slice(&std::fs::read(entry.path()).ok()?).ok())
+        .filter(|shim: &Shim| shim.version == VERSION && UnixStream::connect(&shim.socket).is_ok())
+        .collect();
+    shims.sort_by(|a, b| a.pod.id.cmp(&b.pod.id));
+    Ok(shims)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shim(dir: &Path, id: &str) -> Shim {
+        let pod = Pod { id: id.to_owned(), ..Pod::default() };
+        Shim {
+            version: VERSION,
+            pid: 1,
+            socket: dir.join(id),
+            namespace: "k8s.io".to_owned(),
+            bundle: "/b".into(),
+            pod,
+        }
+    }
+
+    #[test]
+    fn only_shims_that_answer_are_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        for id in ["b", "a", "dead"] {
+            write_atomically(&dir.path().join(format!("{id}.json")), &shim(dir.path(), id)).unwrap();
+        }
+        std::fs::write(dir.path().join("x.json"), "garbage").unwrap();
+        let _alive =
+            ["a", "b"].map(|id| std::os::unix::net::UnixListener::bind(dir.path().join(id)).unwrap());
+        let ids: Vec<String> = list_in(dir.path()).unwrap().into_iter().map(|shim| shim.pod.id).collect();
+        assert_eq!(ids, ["a", "b"]);
+    }
+
+    #[test]
+    fn without_a_directory_there_are_no_shims() {
+        assert_eq!(list_in(Path::new("/nonexistent")).unwrap(), []);
+    }
+}

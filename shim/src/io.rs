@@ -1,0 +1,334 @@
+//! Standard streams of a process: from containerd's fifos, files, loggers and terminals to the pipes of the
+//! workload and back.
+//!
+//! The workload always gets pipes (CRIU refuses files of the host) or a terminal. Between pipe and fifo the kernel
+//! moves the pages (`splice`), so an idle container costs no buffer and no thread. Who sends where is decided by the
+//! scheme of the path (containerd `core/runtime/v2/task_manager.go`): no scheme and `fifo` a fifo, `file` an
+//! appended file, `binary` a logger that reads the pipes itself.
+
+mod console;
+mod copy;
+mod fifo;
+mod logger;
+mod target;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use cryopod_checkpoint::kind::Kind;
+use cryopod_runtime::backend::Stdio;
+use nix::fcntl::OFlag;
+use tokio::task::JoinHandle;
+
+use crate::exits::Registry;
+use crate::rpc::Failure;
+use console::Console;
+use logger::Logger;
+use target::{Opened, Target};
+
+/// What containerd said about the streams of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StdioPaths {
+    /// Empty for none.
+    pub stdin: String,
+    /// Empty for none.
+    pub stdout: String,
+    /// Empty for none.
+    pub stderr: String,
+    /// Whether the process gets a terminal; then stderr is not used.
+    pub terminal: bool,
+}
+
+/// For whom streams are opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// Container id, for loggers.
+    pub id: &'a str,
+    /// containerd namespace, for loggers.
+    pub namespace: &'a str,
+    /// Owner of the pipes where the workload runs in a user namespace.
+    pub uid: u32,
+    /// Group of the pipes.
+    pub gid: u32,
+}
+
+/// The streams cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum IoError {
+    /// A fifo or file cannot be opened.
+    #[error("open {path} for the {stream} of the process: {source}", path = path.display())]
+    Open {
+        /// `stdin`, `stdout` or `stderr`.
+        stream: &'static str,
+        /// What was opened.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A scheme that no shim of this kind serves.
+    #[error("streams of the kind {0} are not served by this runtime; use io_type = \"fifo\"")]
+    Scheme(String),
+    /// A path or URI that makes no sense.
+    #[error("{0:?} is no path and no URI for a stream")]
+    Malformed(String),
+    /// No descriptors left, or the like.
+    #[error("make a pipe: {0}")]
+    Pipe(io::Error),
+    /// The logging program cannot be started.
+    #[error("start the logger {path}: {source}", path = path.display())]
+    Logger {
+        /// The program.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The logging program ended or hangs.
+    #[error("the logger {path} did not say that it is ready", path = path.display())]
+    LoggerNotReady {
+        /// The program.
+        path: PathBuf,
+    },
+    /// The socket for the terminal cannot be made.
+    #[error("make the console socket {path}: {source}", path = path.display())]
+    ConsoleSocket {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The runtime sent no terminal.
+    #[error("the runtime sent no terminal over the console socket: {0}")]
+    NoTerminal(io::Error),
+    /// Resize or the like of a process without terminal.
+    #[error("the process has no terminal")]
+    NotATerminal,
+    /// The kernel refused a new size.
+    #[error("resize the terminal: {0}")]
+    Resize(io::Error),
+}
+
+impl Failure for IoError {
+    fn kind(&self) -> Kind {
+        match self {
+            IoError::Open { source, .. } | IoError::Logger { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => Kind::NotFound,
+                io::ErrorKind::PermissionDenied => Kind::PermissionDenied,
+                _ => Kind::Internal,
+            },
+            IoError::Scheme(_) => Kind::Unimplemented,
+            IoError::Malformed(_) => Kind::InvalidArgument,
+            IoError::NotATerminal => Kind::FailedPrecondition,
+            IoError::LoggerNotReady { .. } => Kind::DeadlineExceeded,
+            IoError::Pipe(_) => Kind::ResourceExhausted,
+            IoError::ConsoleSocket { .. } | IoError::NoTerminal(_) | IoError::Resize(_) => Kind::Internal,
+        }
+    }
+}
+
+/// Streams that are open, with the workload's ends not yet handed over.
+#[derive(Debug)]
+pub struct Prepared {
+    stdin: Option<(fifo::Input, Option<OwnedFd>)>,
+    outputs: Vec<Output>,
+    console: Option<Console>,
+    logger: Option<Logger>,
+}
+
+#[derive(Debug)]
+struct Output {
+    to: Opened,
+    // None for a terminal, whose output comes from its master.
+    from: Option<OwnedFd>,
+}
+
+/// The streams of a process that runs.
+#[derive(Debug)]
+pub struct Io {
+    outputs: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
+    input: Option<JoinHandle<()>>,
+    // Our own write end of the stdin fifo: the process sees the end of file only once this is gone too.
+    stdin_open: Mutex<Option<OwnedFd>>,
+    master: Option<OwnedFd>,
+    logger: tokio::sync::Mutex<Option<Logger>>,
+}
+
+/// Opens what `paths` name and makes the pipes; the returned [`Stdio`] goes to the backend.
+///
+/// Waits for a reader of each output fifo, as containerd's shim does, within bounds.
+///
+/// # Errors
+/// See [`IoError`]; then everything is closed again.
+pub async fn prepare(
+    paths: &StdioPaths,
+    owner: Owner<'_>,
+    registry: &Registry,
+) -> Result<(Stdio, Prepared), IoError> {
+    let stdin = match Target::parse(&paths.stdin)? {
+        None => None,
+        Some(Target::Fifo(path) | Target::File(path)) => Some(fifo::open_input(&path)?),
+        Some(Target::Logger(uri)) => return Err(IoError::Malformed(uri.path.display().to_string())),
+    };
+    let (out, err) = (Target::parse(&paths.stdout)?, Target::parse(&paths.stderr)?);
+    if paths.terminal {
+        let console = Console::listen()?;
+        let stdio = Stdio::Terminal { console_socket: console.path().to_owned() };
+        let mut outputs = Vec::new();
+        let mut logger = None;
+        match out {
+            Some(Target::Logger(uri)) => {
+                let (read, write) = pipe(owner)?;
+                logger = Some(Logger::start(&uri, owner, Some(read), None, registry).await?);
+                outputs.push(Output { to: Opened::Fifo(write, None), from: None });
+            }
+            Some(target) => outputs.push(Output { to: target.open("stdout").await?, from: None }),
+            None => {}
+        }
+        let stdin = stdin.map(|input| (input, None));
+        return Ok((stdio, Prepared { stdin, outputs, console: Some(console), logger }));
+    }
+    let (child_stdin, stdin) = match stdin {
+        None => (None, None),
+        Some(input) => {
+            let (read, write) = pipe(owner)?;
+            (Some(read), Some((input, Some(write))))
+        }
+    };
+    // A logger reads both pipes itself; containerd gives the same URI for stdout and stderr.
+    if let Some(Target::Logger(uri)) = &out {
+        let (out_read, stdout) = pipe(owner)?;
+        let (err_read, stderr) = pipe(owner)?;
+        let logger = Logger::start(uri, owner, Some(out_read), Some(err_read), registry).await?;
+        let stdio = Stdio::Pipes { stdin: child_stdin, stdout: Some(stdout), stderr: Some(stderr) };
+        return Ok((stdio, Prepared { stdin, outputs: Vec::new(), console: None, logger: Some(logger) }));
+    }
+    let mut outputs = Vec::new();
+    let mut child = [None, None];
+    for ((target, stream), slot) in [(out, "stdout"), (err, "stderr")].into_iter().zip(&mut child) {
+        if let Some(target) = target {
+            let to = target.open(stream).await?;
+            let (read, write) = pipe(owner)?;
+            outputs.push(Output { to, from: Some(read) });
+            *slot = Some(write);
+        }
+    }
+    let [stdout, stderr] = child;
+    Ok((
+        Stdio::Pipes { stdin: child_stdin, stdout, stderr },
+        Prepared { stdin, outputs, console: None, logger: None },
+    ))
+}
+
+fn pipe(owner: Owner<'_>) -> Result<(OwnedFd, OwnedFd), IoError> {
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| IoError::Pipe(e.into()))?;
+    if owner.uid != 0 || owner.gid != 0 {
+        for end in [&read, &write] {
+            // In a user namespace the workload reopens /dev/stdout, which needs the pipe to be its own.
+            nix::unistd::fchown(end, Some(owner.uid.into()), Some(owner.gid.into()))
+                .map_err(|e| IoError::Pipe(e.into()))?;
+        }
+    }
+    Ok((read, write))
+}
+
+impl Prepared {
+    /// Starts copying, after the runtime has made the process.
+    ///
+    /// # Errors
+    /// When the runtime sent no terminal, or descriptors run out.
+    pub async fn connect(self) -> Result<Io, IoError> {
+        let master = match self.console {
+            Some(console) => Some(console.receive().await?),
+            None => None,
+        };
+        let mut outputs = Vec::new();
+        for Output { to, from } in self.outputs {
+            let from = match (from, &master) {
+                (Some(pipe), _) => copy::Source::Pipe(pipe),
+                (None, Some(master)) => copy::Source::Terminal(master.try_clone().map_err(IoError::Pipe)?),
+                (None, None) => continue,
+            };
+            outputs.push(copy::output(from, to).map_err(IoError::Pipe)?);
+        }
+        if outputs.is_empty()
+            && let Some(master) = &master
+        {
+            // Nobody wants to see it; but an unread terminal would stop the workload.
+            let master = master.try_clone().map_err(IoError::Pipe)?;
+            outputs.push(copy::discard(master).map_err(IoError::Pipe)?);
+        }
+        let mut stdin_open = None;
+        let mut input = None;
+        if let Some((fifo, pipe)) = self.stdin {
+            let to = match (pipe, &master) {
+                (Some(pipe), _) => copy::Sink::Pipe(pipe),
+                (None, Some(master)) => copy::Sink::Terminal(master.try_clone().map_err(IoError::Pipe)?),
+                (None, None) => return Err(IoError::NotATerminal),
+            };
+            stdin_open = fifo.own_writer;
+            input = Some(copy::input(fifo.reader, to).map_err(IoError::Pipe)?);
+        }
+        Ok(Io {
+            outputs: outputs.into(),
+            input,
+            stdin_open: stdin_open.into(),
+            master,
+            logger: self.logger.into(),
+        })
+    }
+}
+
+impl Io {
+    /// Lets the process see the end of its input once everything written so far was read.
+    pub fn close_stdin(&self) {
+        self.stdin_open.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Sets the size of the terminal.
+    ///
+    /// # Errors
+    /// Without a terminal.
+    pub fn resize(&self, columns: u16, rows: u16) -> Result<(), IoError> {
+        let master = self.master.as_ref().ok_or(IoError::NotATerminal)?;
+        crate::sys::set_terminal_size(master, columns, rows).map_err(IoError::Resize)
+    }
+
+    /// Waits until all output has reached its reader, at most for `patience`; whether it has. What is left then is
+    /// lost, as with containerd's own shim.
+    pub async fn drain(&self, patience: Duration) -> bool {
+        if let Some(input) = &self.input {
+            input.abort();
+        }
+        self.close_stdin();
+        let mut outputs = self.outputs.lock().await;
+        let all = async {
+            for output in outputs.iter_mut() {
+                output.await.ok();
+            }
+            if let Some(logger) = self.logger.lock().await.as_mut() {
+                logger.ended().await;
+            }
+        };
+        let drained = tokio::time::timeout(patience, all).await.is_ok();
+        for output in outputs.drain(..) {
+            output.abort();
+        }
+        if let Some(logger) = self.logger.lock().await.take() {
+            logger.stop();
+        }
+        drained
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        for task in self.outputs.get_mut().drain(..).chain(self.input.take()) {
+            task.abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

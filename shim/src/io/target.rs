@@ -1,0 +1,156 @@
+//! What a stream path of containerd means, and opening the side that the shim writes to.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{IoError, fifo};
+
+/// Where output goes, or input comes from.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// A fifo that containerd or its client reads.
+    Fifo(PathBuf),
+    /// A file that is appended to.
+    File(PathBuf),
+    /// A program that reads the pipes.
+    Logger(LoggerUri),
+}
+
+/// The open side that the shim writes to.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// A fifo; the second descriptor is our own read end, so that a restart of containerd is no EPIPE.
+    Fifo(OwnedFd, Option<OwnedFd>),
+    /// A file.
+    File(OwnedFd),
+}
+
+/// `binary:///path/to/logger?key=value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LoggerUri {
+    /// The program.
+    pub path: PathBuf,
+    /// Query as alternating keys and values, in order.
+    pub args: Vec<String>,
+    /// `binary-v2`: the logger must write a byte when ready; an end of file is a failure.
+    pub must_answer: bool,
+}
+
+impl Target {
+    /// Understands a stream path; `None` for an empty one.
+    pub(super) fn parse(path: &str) -> Result<Option<Self>, IoError> {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let malformed = || IoError::Malformed(path.to_owned());
+        let Some((scheme, rest)) = path.split_once("://") else {
+            let path = PathBuf::from(path);
+            // Clients may also give a plain file, which is then appended to.
+            let is_file = std::fs::metadata(&path).is_ok_and(|meta| meta.file_type().is_file());
+            return Ok(Some(if is_file { Target::File(path) } else { Target::Fifo(path) }));
+        };
+        if !rest.starts_with('/') {
+            return Err(malformed());
+        }
+        match scheme {
+            "fifo" => Ok(Some(Target::Fifo(rest.into()))),
+            "file" => Ok(Some(Target::File(decode(rest).ok_or_else(malformed)?.into()))),
+            "binary" | "binary-v2" => {
+                let (program, query) = rest.split_once('?').unwrap_or((rest, ""));
+                let mut args = Vec::new();
+                for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    args.push(decode(key).ok_or_else(malformed)?);
+                    args.push(decode(value).ok_or_else(malformed)?);
+                }
+                let path = decode(program).ok_or_else(malformed)?.into();
+                Ok(Some(Target::Logger(LoggerUri { path, args, must_answer: scheme == "binary-v2" })))
+            }
+            other => Err(IoError::Scheme(other.to_owned())),
+        }
+    }
+
+    /// Opens it for writing.
+    pub(super) async fn open(self, stream: &'static str) -> Result<Opened, IoError> {
+        match self {
+            Target::Fifo(path) => {
+                let (write, read) = fifo::open_output(&path, stream).await?;
+                Ok(Opened::Fifo(write, Some(read)))
+            }
+            Target::File(path) => open_file(&path, stream).map(Opened::File),
+            // One logger serves both streams, so it must stand at stdout too.
+            Target::Logger(uri) => Err(IoError::Malformed(uri.path.display().to_string())),
+        }
+    }
+}
+
+fn open_file(path: &Path, stream: &'static str) -> Result<OwnedFd, IoError> {
+    let failed = |source| IoError::Open { stream, path: path.to_owned(), source };
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(failed)?;
+    }
+    let file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(failed)?;
+    let kind = file.metadata().map_err(failed)?.file_type();
+    if kind.is_fifo() || kind.is_socket() {
+        return Err(IoError::Malformed(path.display().to_string()));
+    }
+    Ok(file.into())
+}
+
+/// Percent-decoding, and `+` as a space, as Go's net/url reads queries.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'%' => {
+                let high = char::from(rest.next()?).to_digit(16)?;
+                let low = char::from(rest.next()?).to_digit(16)?;
+                bytes.push(u8::try_from(high * 16 + low).ok()?);
+            }
+            b'+' => bytes.push(b' '),
+            other => bytes.push(other),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_decides() {
+        assert!(Target::parse("").unwrap().is_none());
+        assert!(matches!(Target::parse("/run/x/stdout").unwrap(), Some(Target::Fifo(_))));
+        assert!(matches!(Target::parse("fifo:///run/x").unwrap(), Some(Target::Fifo(_))));
+        assert!(matches!(Target::parse("file:///var/log/x").unwrap(), Some(Target::File(_))));
+        assert!(matches!(Target::parse("ttrpc+unix:///x?streaming_id=1"), Err(IoError::Scheme(_))));
+        assert!(matches!(Target::parse("file://relative"), Err(IoError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_loggers_query_becomes_its_arguments() {
+        let Some(Target::Logger(uri)) = Target::parse("binary:///usr/bin/log?id=a%2Fb&flag&n=x+y").unwrap()
+        else {
+            panic!("no logger")
+        };
+        assert_eq!(uri.path, Path::new("/usr/bin/log"));
+        assert_eq!(uri.args, ["id", "a/b", "flag", "", "n", "x y"]);
+        assert!(!uri.must_answer);
+    }
+
+    #[test]
+    fn broken_escapes_are_refused() {
+        for uri in ["binary:///x?a=%", "binary:///x?a=%zz", "file:///%ff"] {
+            assert!(matches!(Target::parse(uri), Err(IoError::Malformed(_))), "{uri}");
+        }
+    }
+}

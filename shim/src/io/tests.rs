@@ -1,0 +1,176 @@
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::*;
+
+const OWNER: Owner<'_> = Owner { id: "c", namespace: "n", uid: 0, gid: 0 };
+const SOON: Duration = Duration::from_secs(5);
+
+fn fifo(dir: &Path, name: &str) -> PathBuf {
+    let path = dir.join(name);
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    path
+}
+
+fn reader(path: &Path) -> std::fs::File {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap()
+}
+
+/// Reads until `count` bytes are there, without blocking the one thread that also copies.
+async fn read_exactly(file: &mut std::fs::File, count: usize) -> Vec<u8> {
+    let mut seen = Vec::new();
+    let mut piece = [0; 65536];
+    while seen.len() < count {
+        match file.read(&mut piece) {
+            Ok(0) => break,
+            Ok(n) => seen.extend_from_slice(&piece[..n]),
+            Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+    seen
+}
+
+struct Child {
+    stdin: Option<std::fs::File>,
+    stdout: Option<std::fs::File>,
+}
+
+fn child(stdio: Stdio) -> Child {
+    let Stdio::Pipes { stdin, stdout, .. } = stdio else { panic!("pipes expected") };
+    Child { stdin: stdin.map(Into::into), stdout: stdout.map(Into::into) }
+}
+
+fn out(path: &Path) -> StdioPaths {
+    StdioPaths { stdout: path.display().to_string(), ..StdioPaths::default() }
+}
+
+#[tokio::test]
+async fn output_reaches_the_fifo_and_ends_with_the_workload() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "out");
+    let mut seen = reader(&path);
+    let (stdio, prepared) = prepare(&out(&path), OWNER, &Registry::default()).await.unwrap();
+    let mut workload = child(stdio);
+    let io = prepared.connect().await.unwrap();
+    workload.stdout.take().unwrap().write_all(b"hello\n").unwrap();
+    assert!(io.drain(SOON).await);
+    assert_eq!(read_exactly(&mut seen, 6).await, b"hello\n");
+    assert_eq!(seen.read(&mut [0; 1]).unwrap(), 0, "the fifo has ended");
+}
+
+#[tokio::test]
+async fn more_than_all_buffers_together_arrives_whole_at_a_slow_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "out");
+    let mut seen = reader(&path);
+    let (stdio, prepared) = prepare(&out(&path), OWNER, &Registry::default()).await.unwrap();
+    let mut workload = child(stdio).stdout.unwrap();
+    let io = prepared.connect().await.unwrap();
+    let sent: Vec<u8> = (0..600_000_u32).map(|n| (n % 251) as u8).collect();
+    let copy = sent.clone();
+    let writer = std::thread::spawn(move || workload.write_all(&copy).unwrap());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(read_exactly(&mut seen, sent.len()).await == sent);
+    writer.join().unwrap();
+    assert!(io.drain(SOON).await);
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_and_comes_back_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "out");
+    let first = reader(&path);
+    let (stdio, prepared) = prepare(&out(&path), OWNER, &Registry::default()).await.unwrap();
+    let mut workload = child(stdio).stdout.unwrap();
+    let io = prepared.connect().await.unwrap();
+    drop(first);
+    workload.write_all(b"written while containerd was away").unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut second = reader(&path);
+    assert_eq!(read_exactly(&mut second, 33).await, b"written while containerd was away");
+    drop(workload);
+    assert!(io.drain(SOON).await);
+}
+
+#[tokio::test]
+async fn close_io_ends_the_input_after_what_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "in");
+    let paths = StdioPaths { stdin: path.display().to_string(), ..StdioPaths::default() };
+    let (stdio, prepared) = prepare(&paths, OWNER, &Registry::default()).await.unwrap();
+    let mut workload = child(stdio).stdin.unwrap();
+    let io = prepared.connect().await.unwrap();
+    let mut client = OpenOptions::new().write(true).open(&path).unwrap();
+    client.write_all(b"line\n").unwrap();
+    drop(client);
+    // A client that detaches is not the end.
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    let mut client = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+    client.write_all(b"more\n").unwrap();
+    drop(client);
+    io.close_stdin();
+    let seen = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        workload.read_to_string(&mut text).unwrap();
+        text
+    });
+    assert_eq!(tokio::time::timeout(SOON, seen).await.unwrap().unwrap(), "line\nmore\n");
+}
+
+#[tokio::test]
+async fn a_file_is_appended_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep/log");
+    std::fs::create_dir(dir.path().join("deep")).unwrap();
+    std::fs::write(&path, "before\n").unwrap();
+    let paths = StdioPaths { stdout: format!("file://{}", path.display()), ..StdioPaths::default() };
+    let (stdio, prepared) = prepare(&paths, OWNER, &Registry::default()).await.unwrap();
+    let mut workload = child(stdio).stdout.unwrap();
+    let io = prepared.connect().await.unwrap();
+    workload.write_all(b"after\n").unwrap();
+    drop(workload);
+    assert!(io.drain(SOON).await);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "before\nafter\n");
+}
+
+#[tokio::test]
+async fn a_logger_reads_the_pipes_itself() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (program, seen) = (dir.path().join("logger"), dir.path().join("seen"));
+    let script = format!(
+        "#!/bin/sh\nexec 5>&-\n{{ echo \"$CONTAINER_NAMESPACE/$CONTAINER_ID $*\"; cat <&3; }} >{}\n",
+        seen.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let uri = format!("binary://{}?tag=x", program.display());
+    let paths = StdioPaths { stdout: uri.clone(), stderr: uri, ..StdioPaths::default() };
+    let (stdio, prepared) = prepare(&paths, OWNER, &Registry::default()).await.unwrap();
+    let Stdio::Pipes { stdout, stderr, .. } = stdio else { panic!("pipes expected") };
+    let io = prepared.connect().await.unwrap();
+    std::fs::File::from(stdout.unwrap()).write_all(b"logged\n").unwrap();
+    drop(stderr);
+    assert!(io.drain(SOON).await);
+    assert_eq!(std::fs::read_to_string(&seen).unwrap(), "n/c tag x\nlogged\n");
+}
+
+#[tokio::test]
+async fn draining_gives_up_on_a_stream_that_somebody_keeps_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "out");
+    let _seen = reader(&path);
+    let (stdio, prepared) = prepare(&out(&path), OWNER, &Registry::default()).await.unwrap();
+    let _held = child(stdio);
+    let io = prepared.connect().await.unwrap();
+    assert!(!io.drain(Duration::from_millis(50)).await);
+}
+
+#[tokio::test]
+async fn a_missing_fifo_is_named() {
+    let error = prepare(&out(Path::new("/nonexistent/out")), OWNER, &Registry::default()).await.unwrap_err();
+    assert!(error.to_string().starts_with("open /nonexistent/out for the stdout"), "{error}");
+    assert_eq!(error.kind(), Kind::NotFound);
+}

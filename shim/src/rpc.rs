@@ -1,0 +1,149 @@
+//! How errors become ttrpc codes, and how a request's work outlives its connection.
+//!
+//! containerd branches on NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION and UNIMPLEMENTED only, so each error enum
+//! of this crate says its [`Kind`]. ttrpc drops a handler when its connection closes or its deadline passes;
+//! [`detached`] lets the work itself go on, since half of a `create` is worse than a finished one.
+
+use std::future::Future;
+
+use cryopod_checkpoint::kind::Kind;
+use tracing::Instrument;
+use ttrpc::r#async::TtrpcContext;
+use ttrpc::{Code, error::get_rpc_status};
+
+/// An error that knows how its caller should react.
+pub trait Failure: std::error::Error {
+    /// The class of this error.
+    fn kind(&self) -> Kind;
+}
+
+/// The ttrpc code of a kind.
+pub fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::NotFound => Code::NOT_FOUND,
+        Kind::AlreadyExists => Code::ALREADY_EXISTS,
+        Kind::InvalidArgument => Code::INVALID_ARGUMENT,
+        Kind::FailedPrecondition => Code::FAILED_PRECONDITION,
+        Kind::Unimplemented => Code::UNIMPLEMENTED,
+        Kind::DeadlineExceeded => Code::DEADLINE_EXCEEDED,
+        Kind::Cancelled => Code::CANCELLED,
+        Kind::ResourceExhausted => Code::RESOURCE_EXHAUSTED,
+        Kind::PermissionDenied => Code::PERMISSION_DENIED,
+        Kind::Unavailable => Code::UNAVAILABLE,
+        Kind::DataLoss => Code::DATA_LOSS,
+        Kind::Internal => Code::INTERNAL,
+    }
+}
+
+/// The answer for an error.
+pub fn status(error: &impl Failure) -> ttrpc::Error {
+    get_rpc_status(code(error.kind()), error.to_string())
+}
+
+/// Runs the work of one request to its end, even when the caller goes away, inside a span with the caller's trace
+/// id. A panic in it is logged and answered as INTERNAL; the shim lives on.
+///
+/// # Errors
+/// Those of the work.
+pub async fn detached<T, E, F>(
+    context: &TtrpcContext,
+    name: &'static str,
+    id: &str,
+    work: F,
+) -> ttrpc::Result<T>
+where
+    T: Send + 'static,
+    E: Failure + Send + 'static,
+    F: Future<Output = Result<T, E>> + Send + 'static,
+{
+    let span = match trace_id(context) {
+        Some(trace) => tracing::info_span!("request", method = name, task = id, trace_id = trace),
+        None => tracing::info_span!("request", method = name, task = id),
+    };
+    let work = async move {
+        let result = work.await;
+        match &result {
+            Ok(_) => tracing::debug!("done"),
+            // containerd asks for things that are gone all the time.
+            Err(error) if error.kind() == Kind::NotFound => tracing::debug!(%error, "not found"),
+            Err(error) => tracing::warn!(%error, "failed"),
+        }
+        result
+    };
+    match tokio::spawn(work.instrument(span)).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(status(&error)),
+        Err(error) => {
+            tracing::error!(method = name, task = id, %error, "the request's work panicked or was aborted");
+            Err(get_rpc_status(
+                Code::INTERNAL,
+                format!("{name} of {id}: internal error of the shim: {error}"),
+            ))
+        }
+    }
+}
+
+/// The trace id of the caller's W3C `traceparent` (`00-<32 hex trace id>-<16 hex span id>-<flags>`).
+fn trace_id(context: &TtrpcContext) -> Option<&str> {
+    let parent = context.metadata.get("traceparent")?.first()?;
+    let trace = parent.split('-').nth(1)?;
+    (trace.len() == 32 && trace.bytes().all(|b| b.is_ascii_hexdigit())).then_some(trace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no such thing")]
+    struct Gone;
+    impl Failure for Gone {
+        fn kind(&self) -> Kind {
+            Kind::NotFound
+        }
+    }
+
+    fn context(parent: &str) -> TtrpcContext {
+        TtrpcContext {
+            mh: ttrpc::proto::MessageHeader::default(),
+            metadata: [("traceparent".to_owned(), vec![parent.to_owned()])].into(),
+            timeout_nano: 0,
+            connection_data: Default::default(),
+        }
+    }
+
+    #[test]
+    fn the_trace_id_is_taken_from_a_well_formed_parent_only() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(trace_id(&context(&format!("00-{trace}-00f067aa0ba902b7-01"))), Some(trace));
+        assert_eq!(trace_id(&context("00-zz-1-01")), None);
+        assert_eq!(trace_id(&context("")), None);
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_request_is_an_answer_and_not_the_end_of_the_shim() {
+        let result = detached::<(), Gone, _>(&context(""), "x", "y", async { panic!("boom") }).await;
+        let Err(ttrpc::Error::RpcStatus(status)) = result else { panic!("{result:?}") };
+        assert_eq!(status.code(), Code::INTERNAL);
+    }
+
+    #[tokio::test]
+    async fn an_error_keeps_its_kind_on_the_wire() {
+        let result = detached::<(), Gone, _>(&context(""), "x", "y", async { Err(Gone) }).await;
+        let Err(ttrpc::Error::RpcStatus(status)) = result else { panic!("{result:?}") };
+        assert_eq!((status.code(), status.message()), (Code::NOT_FOUND, "no such thing"));
+    }
+
+    #[tokio::test]
+    async fn work_goes_on_when_its_caller_is_gone() {
+        let (tell, mut heard) = tokio::sync::mpsc::channel(1);
+        let context = context("");
+        let request = detached::<(), Gone, _>(&context, "x", "y", async move {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tell.send(()).await.ok();
+            Ok(())
+        });
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(1), request).await.is_err());
+        assert_eq!(heard.recv().await, Some(()));
+    }
+}

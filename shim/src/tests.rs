@@ -1,0 +1,4 @@
+//! The services through a real ttrpc socket, with a fake backend and a fake containerd.
+
+mod fake;
+mod lifecycle;

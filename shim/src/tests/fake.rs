@@ -1,0 +1,244 @@
+//! A backend that runs plain processes of this machine, and a containerd that takes events.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio as ProcessStdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use containerd_shim_protos::shim::events::ForwardRequest;
+use containerd_shim_protos::shim_async::{Client, Events, TaskClient, create_events};
+use cryopod_checkpoint::target::{AtInstant, DumpOptions, DumpStats, ImageDir, Member};
+use cryopod_command::Limits;
+use cryopod_runtime::backend::{Backend, Capabilities, CreateRequest, ExecRequest, RestoreRequest, Stdio};
+use cryopod_runtime::error::Error;
+use protobuf::well_known_types::any::Any;
+use protobuf::well_known_types::empty::Empty;
+use ttrpc::r#async::TtrpcContext;
+use ttrpc::asynchronous::Server;
+
+use crate::backends::{Backends, BackendsError, Chosen};
+use crate::container::Shared;
+use crate::events::Publisher;
+use crate::exits::Registry;
+use crate::pod::Pod;
+use crate::server::services;
+
+/// Runs `process.args` of the bundle as children of the test. `create` waits for a file `go` to appear, so that
+/// nothing runs before `start`; annotation `slow` makes `create` take that many milliseconds.
+#[derive(Default)]
+pub struct FakeBackend {
+    bundles: Mutex<BTreeMap<String, PathBuf>>,
+}
+
+fn streams(stdio: Stdio) -> [ProcessStdio; 3] {
+    let Stdio::Pipes { stdin, stdout, stderr } = stdio else { panic!("no terminals here") };
+    [stdin, stdout, stderr].map(|fd: Option<OwnedFd>| fd.map_or_else(ProcessStdio::null, ProcessStdio::from))
+}
+
+fn spawn(script: &str, stdio: Stdio) -> u32 {
+    let [stdin, stdout, stderr] = streams(stdio);
+    let child = Command::new("/bin/sh")
+        .args(["-c", script])
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    std::mem::forget(child);
+    pid
+}
+
+fn unsupported() -> Error {
+    Error::NoContainer { container: "no memory capture here".to_owned() }
+}
+
+impl Backend for FakeBackend {
+    fn name(&self) -> &str {
+        "fake"
+    }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            memory_checkpoint: false,
+            pre_dump: false,
+            terminal: false,
+            exec: true,
+            pause: true,
+            update: true,
+        }
+    }
+    fn features(&self, _: &Limits) -> Result<Option<serde_json::Value>, Error> {
+        Ok(None)
+    }
+    fn create(&self, request: CreateRequest<'_>, _: &Limits) -> Result<u32, Error> {
+        let config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(request.bundle.join("config.json")).unwrap()).unwrap();
+        if let Some(slow) = config["annotations"]["slow"].as_str() {
+            std::thread::sleep(Duration::from_millis(slow.parse().unwrap()));
+        }
+        if config["annotations"]["fail"].is_string() {
+            return Err(Error::NoContainer { container: "told to fail".to_owned() });
+        }
+        let script = config["process"]["args"][0].as_str().unwrap();
+        self.bundles.lock().unwrap().insert(request.id.to_owned(), request.bundle.to_owned());
+        let go = request.bundle.join("go");
+        Ok(spawn(&format!("while [ ! -e {} ]; do sleep 0.01; done; {script}", go.display()), request.stdio))
+    }
+    fn start(&self, id: &str, _: &Limits) -> Result<(), Error> {
+        let bundle = self.bundles.lock().unwrap().get(id).cloned().unwrap();
+        std::fs::write(bundle.join("go"), "").unwrap();
+        // Long enough for a short-lived workload to end before its start is reported.
+        std::thread::sleep(Duration::from_millis(50));
+        Ok(())
+    }
+    fn restore(&self, _: CreateRequest<'_>, _: &RestoreRequest<'_>, _: &Limits) -> Result<u32, Error> {
+        Err(unsupported())
+    }
+    fn exec(&self, request: ExecRequest<'_>, _: &Limits) -> Result<u32, Error> {
+        let script = request.process["args"][0].as_str().unwrap();
+        if script == "fail" {
+            return Err(unsupported());
+        }
+        Ok(spawn(script, request.stdio))
+    }
+    fn kill(&self, _: &str, pid: u32, signal: i32, _: bool, _: &Limits) -> Result<(), Error> {
+        let signal = nix::sys::signal::Signal::try_from(signal).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).ok();
+        Ok(())
+    }
+    fn delete(&self, id: &str, _: &Limits) -> Result<(), Error> {
+        self.bundles.lock().unwrap().remove(id);
+        Ok(())
+    }
+    fn pause(&self, _: &str, _: &Limits) -> Result<(), Error> {
+        Ok(())
+    }
+    fn resume(&self, _: &str, _: &Limits) -> Result<(), Error> {
+        Ok(())
+    }
+    fn update(&self, _: &str, _: &serde_json::Value, _: &Limits) -> Result<(), Error> {
+        Ok(())
+    }
+    fn cgroup(&self, id: &str, _: u32) -> Result<PathBuf, Error> {
+        Err(Error::NoContainer { container: id.to_owned() })
+    }
+    fn pre_dump(&self, _: &Member, _: &ImageDir, _: &Limits) -> Result<DumpStats, Error> {
+        Err(unsupported())
+    }
+    fn dump(
+        &self,
+        _: &Member,
+        _: &ImageDir,
+        _: &DumpOptions,
+        _: &AtInstant<'_>,
+        _: &Limits,
+    ) -> Result<DumpStats, Error> {
+        Err(unsupported())
+    }
+}
+
+struct OneBackend(Arc<FakeBackend>);
+impl Backends for OneBackend {
+    fn choose(&self, _: &str, _: Option<&Any>) -> Result<Chosen, BackendsError> {
+        Ok(Chosen { backend: self.0.clone(), note: None, io_uid: 0, io_gid: 0 })
+    }
+}
+
+/// `topic container exec pid-or-status`, in the order of arrival.
+#[derive(Default, Clone)]
+pub struct Seen(Arc<Mutex<Vec<String>>>);
+
+impl Seen {
+    pub fn topics(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+    pub async fn wait_for(&self, count: usize) -> Vec<String> {
+        for _ in 0..500 {
+            if self.topics().len() >= count {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.topics()
+    }
+}
+
+#[async_trait]
+impl Events for Seen {
+    async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
+        use containerd_shim_protos::events::task as m;
+        use protobuf::Message;
+        let envelope = request.envelope.unwrap();
+        assert_eq!(envelope.namespace, "ns");
+        let value = &envelope.event.value;
+        let detail = match envelope.topic.as_str() {
+            "/tasks/exit" => {
+                let exit = m::TaskExit::parse_from_bytes(value).unwrap();
+                format!(" {} {}", exit.id, exit.exit_status)
+            }
+            "/tasks/exec-added" => format!(" {}", m::TaskExecAdded::parse_from_bytes(value).unwrap().exec_id),
+            "/tasks/exec-started" => {
+                format!(" {}", m::TaskExecStarted::parse_from_bytes(value).unwrap().exec_id)
+            }
+            _ => String::new(),
+        };
+        self.0.lock().unwrap().push(format!("{}{detail}", envelope.topic));
+        Ok(Empty::new())
+    }
+}
+
+/// A containerd that takes events at `path`.
+pub async fn containerd(path: &Path) -> (Server, Seen) {
+    let seen = Seen::default();
+    std::fs::remove_file(path).ok();
+    let mut server = Server::new()
+        .bind(&format!("unix://{}", path.display()))
+        .unwrap()
+        .register_service(create_events(Arc::new(seen.clone())));
+    server.start().await.unwrap();
+    (server, seen)
+}
+
+/// A shim serving a fake pod.
+pub struct Shim {
+    pub dir: tempfile::TempDir,
+    pub task: TaskClient,
+    pub pod: Arc<Pod>,
+    pub seen: Seen,
+    _servers: (Server, Server),
+}
+
+pub async fn shim() -> Shim {
+    let dir = tempfile::tempdir().unwrap();
+    let events = dir.path().join("containerd.ttrpc");
+    let (containerd, seen) = containerd(&events).await;
+    let shared = Shared {
+        namespace: "ns".to_owned(),
+        group: "pod".to_owned(),
+        publisher: Publisher::new("ns", &events.display().to_string()),
+        registry: Registry::default(),
+    };
+    let pod = Pod::new(shared, Box::new(OneBackend(Arc::default())));
+    let address = format!("unix://{}", dir.path().join("s").display());
+    let mut server = services(&pod).bind(&address).unwrap();
+    server.start().await.unwrap();
+    let task = TaskClient::new(Client::connect(&address).await.unwrap());
+    Shim { dir, task, pod, seen, _servers: (containerd, server) }
+}
+
+impl Shim {
+    /// A bundle whose init runs `script`.
+    pub fn bundle(&self, id: &str, script: &str, annotations: serde_json::Value) -> String {
+        let bundle = self.dir.path().join(id);
+        std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
+        let config = serde_json::json!({
+            "process": {"args": [script]}, "annotations": annotations,
+            "linux": {"namespaces": [{"type": "pid"}]}
+        });
+        std::fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+        bundle.display().to_string()
+    }
+}
