@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::{Argv, Error, Limits, Output, Running};
+use crate::{Argv, Error, Limits, Output, Running, Stop};
 
 /// Where a program reads from.
 #[derive(Debug)]
@@ -186,9 +186,24 @@ impl Command {
         Err(Error::Failed { argv, status, stderr: output.stderr, duration: output.duration })
     }
 
-    /// Runs to the end and returns the status, whatever it is.
+    /// Runs to the end and returns the status, whatever it is. Not started when a limit is reached already.
     pub fn status(self, limits: &Limits) -> Result<(ExitStatus, Output), Error> {
+        self.may_start(limits)?;
         self.spawn()?.wait(limits)
+    }
+
+    /// The limit that is reached already, as an error.
+    pub(crate) fn may_start(&self, limits: &Limits) -> Result<(), Error> {
+        let argv = || self.argv();
+        limits.check().map_err(|stop| match stop {
+            Stop::Deadline => Error::Deadline {
+                argv: argv(),
+                after: Duration::ZERO,
+                stderr: String::new(),
+                lingering: false,
+            },
+            Stop::Cancelled => Error::Cancelled { argv: argv(), lingering: false },
+        })
     }
 
     /// Starts the program. Output that is captured is read by `Running::wait` only, so wait soon.

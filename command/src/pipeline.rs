@@ -74,6 +74,7 @@ pub fn pipeline(
     consumer: Command,
     limits: &Limits,
 ) -> Result<(Output, Output), PipelineError> {
+    producer.may_start(limits).map_err(|error| PipelineError::one(Side::Both, error))?;
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| {
         let error = Error::Spawn { argv: producer.argv(), source: errno.into() };
         PipelineError::one(Side::Producer, error)

@@ -163,11 +163,18 @@ fn cancelling_from_another_thread_ends_the_call_at_once() {
 }
 
 #[test]
-fn a_call_under_a_thrown_switch_does_not_wait() {
+fn a_call_under_a_reached_limit_starts_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let touch = || Command::new("touch").arg(dir.path().join("started"));
     let cancel = Cancel::new();
     cancel.cancel();
-    let error = sh("sleep 1000").run(&Limits::none().with_cancel(cancel)).unwrap_err();
+    let error = touch().run(&Limits::none().with_cancel(cancel)).unwrap_err();
     assert!(matches!(error, Error::Cancelled { .. }), "{error}");
+    let error = touch().run(&Limits::within(Duration::ZERO)).unwrap_err();
+    assert!(matches!(error, Error::Deadline { .. }), "{error}");
+    let error = pipeline(touch(), touch(), &Limits::within(Duration::ZERO)).unwrap_err();
+    assert_eq!(error.side, Side::Both);
+    assert!(!dir.path().join("started").exists());
 }
 
 #[test]

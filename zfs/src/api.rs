@@ -162,7 +162,7 @@ pub trait Zfs: fmt::Debug + Send + Sync {
     /// Reads a stream from `from` to its end and says what arrived.
     fn receive(&self, receive: &ReceiveRequest, from: OwnedFd, limits: &Limits) -> Result<Received, Error>;
 
-    /// Drops what an interrupted receive left in `target`; nothing there is no error.
+    /// Drops what an interrupted receive left in `target`; nothing to drop is no error.
     fn abort_receive(&self, target: &DatasetName, limits: &Limits) -> Result<(), Error>;
 
     /// `send | receive` within this machine. The error is that of the side that failed first.

@@ -7,19 +7,29 @@
 //! All calls block: callers on an event loop hand them to a blocking thread.
 
 mod api;
+mod blocking;
 mod checks;
+mod classify;
+mod cli;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod detect;
 mod error;
 pub mod fake;
 mod holders;
+mod library;
+mod mounts;
 mod names;
+pub mod parse;
 mod properties;
 mod requests;
+mod sys;
 mod types;
 
 pub use api::{TemporaryHold, Zfs};
+pub use cli::Cli;
 pub use cryopod_command::{Cancel, Limits};
+pub use detect::{DetectError, open, open_cli};
 pub use error::{Error, Op};
 pub use fake::Fake;
 pub use holders::{Holders, MountHolder};

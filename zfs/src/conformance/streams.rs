@@ -288,6 +288,7 @@ fn aborted(b: &Bench<'_>) -> Result<(), Failure> {
     refused(receive(b, &request, &bytes), "resume-exists")?;
     b.zfs.abort_receive(&request.target, &b.limits)?;
     ensure!(!b.exists(&request.target)?, "the rest is still there");
+    b.zfs.abort_receive(&request.target, &b.limits)?;
     receive(b, &request, &bytes)?;
     b.zfs.abort_receive(&request.target, &b.limits)?;
     ensure!(b.exists(&request.target)?, "the whole dataset was dropped");

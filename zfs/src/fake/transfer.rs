@@ -269,7 +269,8 @@ impl State {
     }
 
     pub(super) fn abort_receive(&mut self, op: &Op, target: &DatasetName) -> Result<(), Error> {
-        let node = self.node_mut(op, target)?;
+        self.ready(op, target, true)?;
+        let Some(node) = self.datasets.get_mut(target) else { return Ok(()) };
         let only_partial = node.partial.take().is_some() && node.snapshots.is_empty();
         if only_partial && let Some(node) = self.datasets.remove(target) {
             std::fs::remove_dir_all(&node.content)
