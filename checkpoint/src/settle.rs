@@ -154,10 +154,7 @@ fn sources(store: &ZfsStore, manifest: &Manifest, limits: &Limits) -> Result<Vec
 
 /// Destroys a source snapshot that is no longer needed, and an adopted dataset with its last one.
 fn release(store: &ZfsStore, snapshot: &SnapshotName, limits: &Limits) -> Result<(), StoreError> {
-    match store.zfs.destroy_snapshots(std::slice::from_ref(snapshot), true, limits) {
-        Err(error) if error.is_not_found() => {}
-        other => other?,
-    }
+    store.drop_source(snapshot, limits)?;
     adopt::drop_if_done(store, &snapshot.dataset(), limits)
 }
 

@@ -68,6 +68,8 @@ pub enum Operation {
         fresh: Guid,
         /// Where the fresh dataset waits.
         aside: DatasetName,
+        /// Where the contents arrive when they come from another pool.
+        incoming: Option<DatasetName>,
         /// True once the clone is whole: from then on the operation is finished, not undone.
         placed: bool,
     },

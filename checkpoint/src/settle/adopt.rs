@@ -48,7 +48,7 @@ pub fn adopt(
         if store.needs_source(&id, snapshot.guid, limits)? {
             needed.push(id);
         } else {
-            store.zfs.destroy_snapshots(&[snapshot.name], true, limits)?;
+            store.drop_source(&snapshot.name, limits)?;
         }
     }
     if needed.is_empty() {

@@ -2,7 +2,7 @@
 
 use cryopod_command::Limits;
 use cryopod_zfs::{
-    DatasetName, Filter, HoldTag, Kinds, Properties, ReceiveRequest, SendRequest, Snapshot, SnapshotName, Zfs,
+    DatasetName, Filter, Properties, ReceiveRequest, SendRequest, Snapshot, SnapshotName, Zfs,
 };
 
 use super::{
@@ -13,7 +13,7 @@ use crate::id::CheckpointId;
 use crate::lock::Lock;
 use crate::manifest::{DiskContent, DiskRecord, MemberRecord};
 use crate::progress::Progress;
-use crate::store::{Found, ID, KIND, StoreError, ZfsStore};
+use crate::store::{Found, ID, KIND, StoreError, ZfsStore, hold_tag};
 
 /// Ships a disk unless it is in the store already; true if it was sent now.
 pub(super) fn disk(
@@ -83,7 +83,7 @@ fn send(
     limits: &Limits,
 ) -> Result<cryopod_zfs::Guid, SettleError> {
     let zfs = store.zfs.as_ref();
-    let tag: HoldTag = format!("cryopod-settle-{id}").parse()?;
+    let tag = hold_tag(id)?;
     let names = std::slice::from_ref(source);
     let hold = match zfs.hold_while(names, &tag, limits) {
         // Left by a settling that was killed; its lock is ours now.

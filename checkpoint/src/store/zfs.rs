@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use cryopod_command::Limits;
 use cryopod_zfs::{
-    CreateRequest, Dataset, DatasetName, Entry, Filter, Guid, Kinds, Name, Properties, Snapshot,
+    CreateRequest, Dataset, DatasetName, Entry, Filter, Guid, HoldTag, Kinds, Name, Properties, Snapshot,
     SnapshotName, Wanted, Zfs,
 };
 
@@ -126,6 +126,11 @@ impl ZfsStore {
     /// The image root with that snapshot.
     pub(crate) fn base(&self, guid: Guid) -> Result<DatasetName, StoreError> {
         Ok(self.root.child(&format!("bases/{guid}"))?)
+    }
+
+    /// The root that we made for a container.
+    pub(crate) fn container(&self, container: &str) -> Result<DatasetName, StoreError> {
+        Ok(self.root.child(&format!("containers/{container}"))?)
     }
 
     fn memory(&self, id: &CheckpointId) -> Result<DatasetName, StoreError> {
@@ -320,6 +325,11 @@ impl ZfsStore {
         let now = jiff::Timestamp::now().as_nanosecond();
         Ok(self.root.child(&format!("{part}/{leaf}.{now}"))?)
     }
+}
+
+/// The hold on a source snapshot while it is sent.
+pub(crate) fn hold_tag(id: &CheckpointId) -> Result<HoldTag, StoreError> {
+    Ok(format!("cryopod-settle-{id}").parse()?)
 }
 
 fn state(dataset: &Dataset) -> Option<State> {

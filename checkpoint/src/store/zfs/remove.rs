@@ -6,7 +6,7 @@ use cryopod_zfs::{
     DatasetName, Entry, Error as ZfsError, Filter, Kinds, Properties, Rename, SnapshotName, Wanted,
 };
 
-use super::{STATE, State, ZfsStore, outside, planned, state};
+use super::{SNAPSHOT_PREFIX, STATE, State, ZfsStore, hold_tag, outside, planned, state};
 use crate::fault;
 use crate::id::CheckpointId;
 use crate::store::{Deleted, StoreError};
@@ -49,18 +49,28 @@ impl ZfsStore {
         self.reap_one(&trash, limits)
     }
 
-    /// Destroys our snapshots on datasets of others; those that are gone are no error. One that is being sent or cloned
-    /// is marked and goes with its last user.
     fn drop_sources(&self, names: &[SnapshotName], limits: &Limits) -> Result<(), StoreError> {
-        for name in names {
-            match self.zfs.destroy_snapshots(std::slice::from_ref(name), true, limits) {
-                Err(error) if error.is_not_found() => {}
-                // The pool was exported or destroyed, and the snapshot with it.
-                Err(ZfsError::PoolMissing { .. }) => {}
+        names.iter().try_for_each(|name| self.drop_source(name, limits))
+    }
+
+    /// Destroys one of our snapshots on a dataset of others; one that is gone is no error. One that is being sent or
+    /// cloned is marked and goes with its last user. A hold that a killed settling left is released first, since it
+    /// would keep the dataset from its owner.
+    pub(crate) fn drop_source(&self, name: &SnapshotName, limits: &Limits) -> Result<(), StoreError> {
+        let names = std::slice::from_ref(name);
+        if let Some(id) = name.leaf().strip_prefix(SNAPSHOT_PREFIX).and_then(|id| id.parse().ok()) {
+            match self.zfs.release(names, &hold_tag(&id)?, limits) {
+                Err(ZfsError::HoldMissing { .. } | ZfsError::PoolMissing { .. }) => {}
+                Err(error) if error.is_not_found() => return Ok(()),
                 other => other?,
             }
         }
-        Ok(())
+        match self.zfs.destroy_snapshots(names, true, limits) {
+            Err(error) if error.is_not_found() => Ok(()),
+            // The pool was exported or destroyed, and the snapshot with it.
+            Err(ZfsError::PoolMissing { .. }) => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     /// Frees as much of a trashed checkpoint as nobody uses.

@@ -1,0 +1,123 @@
+//! Placing copied disks, and roots of our own for containers whose given root cannot take the checkpoint.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cryopod_command::Limits;
+use cryopod_zfs::{CreateRequest, Error as ZfsError, Properties};
+
+use super::{LiveRootfs, PlaceError, PlaceRequest, Replacement, RootfsPlacement};
+use crate::durable;
+use crate::scratch::Scratch;
+use crate::store::{ID, KIND, Store, StoreError};
+use crate::tree::{self, Existing};
+
+/// Replaces the contents of a volume.
+pub(super) fn fill(from: &Path, to: &Path, limits: &Limits) -> Result<(), PlaceError> {
+    tree::clear(to)?;
+    tree::copy(from, to, Existing::Refuse, u64::MAX, limits)?;
+    Ok(())
+}
+
+/// Puts a copied root in place.
+pub(super) fn rootfs(
+    store: &Store,
+    request: &PlaceRequest<'_>,
+    from: &Path,
+    layer: bool,
+    limits: &Limits,
+) -> Result<RootfsPlacement, PlaceError> {
+    match (&request.rootfs, layer, store) {
+        (LiveRootfs::Overlay { upper }, true, _) => {
+            if let Err(error) = fill(from, upper, limits) {
+                // Half a layer would pass for a whole one.
+                tree::clear(upper)?;
+                return Err(error);
+            }
+            Ok(RootfsPlacement::InPlace)
+        }
+        (LiveRootfs::Zfs { dataset }, layer, Store::Zfs(zfs)) => {
+            let view = Scratch::of_dataset(zfs, dataset, limits)?;
+            if layer {
+                tree::apply_layer(from, view.path(), limits)?;
+            } else {
+                fill(from, view.path(), limits)?;
+            }
+            Ok(RootfsPlacement::InPlace)
+        }
+        (LiveRootfs::Tree { path }, true, _) => own_root(store, request, limits, |root| {
+            fill(path, root, limits)?;
+            tree::apply_layer(from, root, limits)?;
+            Ok(())
+        }),
+        (LiveRootfs::Zfs { .. }, true, Store::Dir(_)) => {
+            Err(PlaceError::io("restore an overlay layer onto ZFS from", from)(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this needs the ZFS store, or the overlayfs snapshotter",
+            )))
+        }
+        (_, false, _) => own_root(store, request, limits, |root| fill(from, root, limits)),
+    }
+}
+
+/// Makes a root for the container and fills it; nothing of it stays when that fails.
+fn own_root(
+    store: &Store,
+    request: &PlaceRequest<'_>,
+    limits: &Limits,
+    fill: impl FnOnce(&Path) -> Result<(), PlaceError>,
+) -> Result<RootfsPlacement, PlaceError> {
+    forget(store, request.container, limits)?;
+    let path = match store {
+        Store::Dir(store) => {
+            let path = store.container(request.container);
+            durable::private_dir(&path).map_err(PlaceError::io("create", &path))?;
+            path
+        }
+        Store::Zfs(store) => {
+            let path = store.dir().join("containers").join(request.container);
+            let properties = Properties::new()
+                .with(KIND, "clone")
+                .with(ID, request.checkpoint.as_str())
+                .with("mountpoint", path.to_string_lossy());
+            let name = store.container(request.container)?;
+            store.zfs.create(&CreateRequest::filesystem(&name, properties), limits)?;
+            path
+        }
+    };
+    match fill(&path) {
+        Ok(()) => Ok(RootfsPlacement::MountInstead(Replacement::Bind { path })),
+        Err(error) => {
+            if let Err(left) = forget(store, request.container, limits) {
+                tracing::warn!(container = request.container, error = %left, "a half-made root stays");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Removes the root that was made for a container; none is success. Called when the container is deleted, with the root
+/// unmounted.
+pub fn forget(store: &Store, container: &str, limits: &Limits) -> Result<(), StoreError> {
+    match store {
+        Store::Dir(store) => {
+            let path = store.container(container);
+            match fs::remove_dir_all(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other.map_err(StoreError::io("remove", &path)),
+            }
+        }
+        Store::Zfs(store) => {
+            match store.zfs.destroy(&store.container(container)?, true, limits) {
+                Err(ZfsError::NotFound { .. }) => {}
+                other => other?,
+            }
+            let path: PathBuf = store.dir().join("containers").join(container);
+            match fs::remove_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other.map_err(StoreError::io("remove", &path)),
+            }
+        }
+    }
+}
