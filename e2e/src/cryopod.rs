@@ -74,13 +74,14 @@ impl Checkpoint {
         Self { id: id.to_owned(), store: Vec::new() }
     }
 
-    fn call(&self, args: &[&str]) -> Result<Value, Failure> {
+    /// Options before the verb that lead to its store.
+    pub fn call(&self, args: &[&str]) -> Result<Value, Failure> {
         let mut all: Vec<&str> = self.store.iter().map(String::as_str).collect();
         all.extend(args);
         ok(&all)
     }
 
-    /// `checkpoints show`: `info` and `manifest`.
+    /// `checkpoints show`: `checkpoint` (as in the list) and `manifest`.
     pub fn show(&self) -> Result<Value, Failure> {
         self.call(&["checkpoints", "show", &self.id])
     }
@@ -96,8 +97,7 @@ impl Checkpoint {
     /// Whether it is independent of its source.
     pub fn is_settled(&self) -> Result<bool, Failure> {
         let shown = self.show()?;
-        let settled = shown["info"]["settled"].as_bool().or(shown["settled"].as_bool());
-        settled.ok_or_else(|| format!("no settled in {shown}"))
+        shown["checkpoint"]["settled"].as_bool().ok_or_else(|| format!("no settled in {shown}"))
     }
 
     /// Waits until it is.
@@ -112,11 +112,34 @@ impl Checkpoint {
         self.call(&["checkpoints", "verify", &self.id]).map(drop)
     }
 
-    /// Deletes it.
-    pub fn delete(self) -> Result<(), Failure> {
-        let done = self.call(&["checkpoints", "delete", &self.id]).map(drop);
+    /// Who lives on its disks.
+    pub fn sharers(&self) -> Result<Vec<String>, Failure> {
+        let shown = self.show()?;
+        let list = shown["checkpoint"]["sharers"].as_array().cloned();
+        let list = list.ok_or_else(|| format!("no sharers in {shown}"))?;
+        Ok(list.iter().filter_map(|sharer| sharer.as_str().map(str::to_owned)).collect())
+    }
+
+    /// Deletes it; returns the state that `delete` reports, `gone` or `deferred`.
+    pub fn delete(self) -> Result<String, Failure> {
+        let done = self.call(&["checkpoints", "delete", &self.id]);
         std::mem::forget(self);
-        done
+        Ok(done?["deleted"][0]["state"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Where its content directory is in the store.
+    pub fn content(&self) -> Result<std::path::PathBuf, Failure> {
+        let path = std::path::Path::new("/var/lib/cryopod/store/checkpoints").join(&self.id).join("memory");
+        ensure(path.join("manifest.json").exists(), || format!("{} has no manifest", path.display()))?;
+        Ok(path)
+    }
+
+    /// Makes its content writable, which only a damaged disk or an attacker would.
+    pub fn unlock(&self) -> Result<(), Failure> {
+        let content = self.content()?;
+        let set = "d=$(df --output=source,fstype \"$0\" | sed -n 2p); \
+                   case $d in *zfs) zfs set readonly=off ${d% *};; esac";
+        shell::exec_ok(&["sh", "-ec", set, &content.display().to_string()]).map(drop)
     }
 }
 
@@ -131,7 +154,6 @@ impl Drop for Checkpoint {
 /// Ids of all committed checkpoints.
 pub fn checkpoints() -> Result<Vec<String>, Failure> {
     let list = ok(&["checkpoints", "list"])?;
-    let list = list.as_array().cloned().or_else(|| list["checkpoints"].as_array().cloned());
-    let list = list.ok_or("`cryopod checkpoints list` is no list")?;
+    let list = list.as_array().ok_or("`cryopod checkpoints list` is no list")?;
     Ok(list.iter().filter_map(|item| item["id"].as_str().map(str::to_owned)).collect())
 }

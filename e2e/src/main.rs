@@ -11,6 +11,7 @@ mod cryopod;
 mod demo;
 mod leaks;
 mod shell;
+mod story;
 mod suite;
 mod suites;
 mod ticks;

@@ -1,5 +1,6 @@
 //! The suites that run inside the node.
 
+mod checkpoint;
 mod critest;
 mod matrix;
 mod oci;
@@ -8,13 +9,14 @@ use crate::suite::Suite;
 
 /// Their names, in the order in which `cargo xtask test` runs them.
 pub fn names() -> Vec<&'static str> {
-    vec!["oci", "matrix", "critest"]
+    vec!["oci", "checkpoint", "matrix", "critest"]
 }
 
 /// The tests of one suite; `full` adds the long ones.
 pub fn build(name: &str, full: bool) -> Option<Suite> {
     match name {
         "oci" => Some(oci::suite(full)),
+        "checkpoint" => Some(checkpoint::suite(full)),
         "matrix" => Some(matrix::suite(full)),
         "critest" => Some(critest::suite(full)),
         _ => None,

@@ -2,13 +2,10 @@
 //! the checkpoint, and the program goes on from the very same instant. What it shows is in
 //! docs/reference/workloads.md.
 
-use std::collections::BTreeMap;
-
-use serde_json::json;
-
-use crate::crictl::{Container, Pod, Spec};
+use crate::crictl::{Container, Pod};
 use crate::cryopod::Checkpoint;
 use crate::leaks;
+use crate::story::restore;
 use crate::suite::{Failure, Suite, ensure, test};
 use crate::ticks;
 use crate::workloads::{self, Workload};
@@ -59,20 +56,7 @@ fn goes_on(workload: &Workload, handler: &str) -> Result<(), Failure> {
     (workload.probe)(&pod, &restored, Some(seen))?;
     still_whole(&restored)?;
     pod.remove()?;
-    checkpoint.delete()
-}
-
-/// A new pod with one container, made from a checkpoint.
-pub fn restore(
-    handler: &str,
-    name: &str,
-    checkpoint: &str,
-    spec: &Spec,
-) -> Result<(Pod, Container), Failure> {
-    let annotations = BTreeMap::from([("cryopod.dev/restore-from".to_owned(), checkpoint.to_owned())]);
-    let pod = Pod::run_with(handler, name, &annotations, &json!({}))?;
-    let container = pod.start(spec)?;
-    Ok((pod, container))
+    checkpoint.delete().map(drop)
 }
 
 /// It runs on, and no process of it has found a contradiction.

@@ -1,0 +1,128 @@
+//! What kubelet does with a restored pod later: it restarts its containers, and it gave it an address, hosts and
+//! mounts of its own.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Case;
+use crate::crictl::{Container, Pod, Spec};
+use crate::cryopod::Checkpoint;
+use crate::shell::{self, eventually, exec_ok};
+use crate::story::{counting, restored_pod};
+use crate::suite::{Failure, ensure};
+use crate::ticks;
+
+pub const CASES: &[Case] = &[
+    ("a_restart_after_a_restore_is_a_fresh_start", true, restart_is_fresh),
+    ("with_policy_always_a_restart_is_restored_again", true, restart_is_restored),
+    ("the_restored_pod_has_the_address_hosts_and_mounts_of_the_new_one", true, new_surroundings),
+    ("a_restarted_containerd_finds_its_pods_again", true, containerd_restart),
+];
+
+/// Ends the container as a crash would, and makes the next attempt as kubelet would.
+fn restart(pod: &Pod, container: &Container, spec: &Spec) -> Result<Container, Failure> {
+    shell::ok(&format!("kill -9 {}", container.pid()?))?;
+    container.wait_exit(Duration::from_secs(30))?;
+    let next = spec.clone().with(&json!({"metadata": {"attempt": 1}, "log_path": "counter_1.log"}));
+    pod.start(&next)
+}
+
+fn restart_is_fresh() -> Result<(), Failure> {
+    let source = counting("cryopod")?;
+    let checkpoint = Checkpoint::with(&source.pod.id, &["--mode", "full"])?;
+    source.pod.remove()?;
+    let pod = restored_pod("cryopod", "restored", &checkpoint.id, &[])?;
+    let restored = pod.start(&source.spec)?;
+    ticks::goes_on(&restored, &source.before)?;
+    let again = restart(&pod, &restored, &source.spec)?;
+    let fresh = ticks::beyond(&again, 2)?;
+    ensure(fresh.token != source.before.token, || "the restarted container was restored again".into())?;
+    pod.remove()?;
+    checkpoint.delete().map(drop)
+}
+
+fn restart_is_restored() -> Result<(), Failure> {
+    let source = counting("cryopod")?;
+    let checkpoint = Checkpoint::with(&source.pod.id, &["--mode", "full"])?;
+    source.pod.remove()?;
+    let pod =
+        restored_pod("cryopod", "restored", &checkpoint.id, &[("cryopod.dev/restore-policy", "always")])?;
+    let restored = pod.start(&source.spec)?;
+    ticks::goes_on(&restored, &source.before)?;
+    let again = restart(&pod, &restored, &source.spec)?;
+    ticks::goes_on(&again, &source.before)?;
+    pod.remove()?;
+    checkpoint.delete().map(drop)
+}
+
+/// A hosts file as kubelet writes it for a pod, and a token that changes with each pod.
+fn of_kubelet(pod: &Pod, spec: Spec) -> Result<Spec, Failure> {
+    let folder = format!("/var/lib/kubelet/pods/{}", pod.uid());
+    let token = format!("{folder}/volumes/kubernetes.io~projected/token");
+    let write = |path: &str, text: String| std::fs::write(path, text).map_err(|e| format!("{path}: {e}"));
+    std::fs::create_dir_all(&token).map_err(|e| format!("{token}: {e}"))?;
+    write(&format!("{folder}/etc-hosts"), format!("127.0.0.1 localhost\n{} {}\n", pod.address()?, pod.name))?;
+    write(&format!("{token}/token"), format!("token of {}\n", pod.uid()))?;
+    Ok(spec.with(&json!({"mounts": [
+        {"container_path": "/etc/hosts", "host_path": format!("{folder}/etc-hosts")},
+        {"container_path": "/var/run/secrets", "host_path": token, "readonly": true},
+    ]})))
+}
+
+fn new_surroundings() -> Result<(), Failure> {
+    let source = Pod::run("cryopod", "old")?;
+    let container = source.start(&of_kubelet(&source, Spec::counter("counter"))?)?;
+    let before = ticks::beyond(&container, 3)?;
+    let checkpoint = Checkpoint::with(&source.id, &["--mode", "full"])?;
+    let (old_address, old_uid) = (source.address()?.to_owned(), source.uid().to_owned());
+
+    // The old pod still has its address, so the new one must have another.
+    let pod = restored_pod("cryopod", "new", &checkpoint.id, &[])?;
+    let restored = pod.start(&of_kubelet(&pod, Spec::counter("counter"))?)?;
+    ticks::goes_on(&restored, &before)?;
+    let address = pod.address()?;
+    ensure(address != old_address, || format!("both pods have {address}"))?;
+    let inside = shell::ok(&format!("nsenter -n -t {} ip -4 -o addr show dev eth0", restored.pid()?))?;
+    ensure(inside.contains(&format!(" {address}/")), || format!("inside it is {inside}"))?;
+    let hosts = restored.file("/etc/hosts")?;
+    ensure(hosts.contains(&format!("{address} new")), || format!("/etc/hosts of the old pod: {hosts}"))?;
+    let token = restored.file("/var/run/secrets/token")?;
+    ensure(token.contains(pod.uid()), || format!("the token is {token}"))?;
+    let name = shell::ok(&format!("nsenter -u -t {} hostname", restored.pid()?))?;
+    ensure(name == "new", || format!("the host name is {name}"))?;
+    let mounts = restored.file("/proc/1/mountinfo")?;
+    ensure(!mounts.contains(&old_uid), || "a mount of the old pod is left in the new one".into())?;
+    let cgroup = shell::ok(&format!("cat /proc/{}/cgroup", restored.pid()?))?;
+    ensure(cgroup.contains(&restored.id), || format!("it runs in the cgroup {cgroup}"))?;
+    let done = restored.exec(&["cat", "/etc/hosts"])?;
+    ensure(done.stdout == hosts, || format!("exec sees {:?}", done.stdout))?;
+    pod.remove()?;
+    source.remove()?;
+    shell::ok("rm -rf /var/lib/kubelet/pods/old-* /var/lib/kubelet/pods/new-*")?;
+    checkpoint.delete().map(drop)
+}
+
+fn containerd_restart() -> Result<(), Failure> {
+    let source = counting("cryopod")?;
+    let early = Checkpoint::with(&source.pod.id, &["--mode", "full"])?;
+    let lines = source.container.logs()?.len();
+    exec_ok(&["systemctl", "restart", "containerd"])?;
+    eventually("containerd answers", Duration::from_secs(120), || {
+        Ok((shell::exec(&["crictl", "info"])?.code == 0).then_some(()))
+    })?;
+    let state = source.container.state()?;
+    ensure(state == "RUNNING", || format!("after containerd's restart the container is {state}"))?;
+    eventually("its log goes on", Duration::from_secs(60), || {
+        Ok((source.container.logs()?.len() > lines + 10).then_some(()))
+    })?;
+    let before = ticks::read(&source.container)?;
+    let late = Checkpoint::with(&source.pod.id, &["--mode", "full"])?;
+    source.pod.remove()?;
+    let pod = restored_pod("cryopod", "restored", &late.id, &[])?;
+    let restored = pod.start(&source.spec)?;
+    ticks::goes_on(&restored, &before)?;
+    pod.remove()?;
+    early.delete()?;
+    late.delete().map(drop)
+}

@@ -1,0 +1,128 @@
+//! What is refused, by which reason, and that nothing was touched then.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Case;
+use crate::crictl::Container;
+use crate::cryopod::{self, Checkpoint};
+use crate::shell::eventually;
+use crate::story::{counting, restored_pod};
+use crate::suite::{Failure, ensure};
+use crate::ticks;
+
+pub const CASES: &[Case] = &[
+    ("a_pod_with_an_open_exec_session_is_refused_and_auto_takes_its_disk", true, exec_session),
+    ("a_checkpoint_of_another_cpu_is_refused_with_the_difference", true, other_cpu),
+    ("a_checkpoint_that_does_not_exist_is_refused_at_create", true, no_such_checkpoint),
+    ("a_manifest_with_path_tricks_is_refused", true, path_tricks),
+    ("a_pod_that_does_not_exist_is_not_found", true, no_such_pod),
+];
+
+/// `crictl exec` of a sleeper, ended when dropped.
+struct Session(Child);
+
+impl Session {
+    fn open(container: &Container) -> Result<Self, Failure> {
+        let mut command = Command::new("crictl");
+        command.args(["exec", &container.id, "sleep", "7777"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let session = Self(command.spawn().map_err(|e| format!("crictl exec: {e}"))?);
+        eventually("the exec session runs", Duration::from_secs(30), || {
+            Ok((crate::shell::sh("pgrep -fx 'sleep 7777'")?.code == 0).then_some(()))
+        })?;
+        Ok(session)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The sleeper first: crictl ends with it.
+        if let Err(e) = crate::shell::sh("pkill -fx 'sleep 7777'") {
+            eprintln!("clean-up: {e}");
+        }
+        self.0.kill().and_then(|()| self.0.wait()).ok();
+    }
+}
+
+fn exec_session() -> Result<(), Failure> {
+    let source = counting("cryopod")?;
+    let session = Session::open(&source.container)?;
+    let refusal = cryopod::refused(&["checkpoint", &source.pod.id, "--mode", "full"], 6)?;
+    ensure(refusal.contains("exec-session"), || format!("not refused for exec-session: {refusal}"))?;
+    let checkpoint = Checkpoint::of(&source.pod.id)?;
+    let manifest = checkpoint.manifest()?;
+    let code = &manifest["memory_refused"]["code"];
+    ensure(manifest["mode"] == "disk" && code == "exec-session", || {
+        format!("mode {}, memory refused for {code}", manifest["mode"])
+    })?;
+    drop(session);
+    ticks::goes_on(&source.container, &source.before)?;
+    source.pod.remove()?;
+    checkpoint.delete().map(drop)
+}
+
+/// Changes the manifest in the store.
+fn tamper(checkpoint: &Checkpoint, change: impl FnOnce(&mut Value)) -> Result<(), Failure> {
+    checkpoint.unlock()?;
+    let path = checkpoint.content()?.join("manifest.json");
+    let failed = |e: std::io::Error| format!("{}: {e}", path.display());
+    let mut manifest = serde_json::from_slice(&std::fs::read(&path).map_err(failed)?)
+        .map_err(|e| format!("{}: {e}", path.display()))?;
+    change(&mut manifest);
+    std::fs::write(&path, manifest.to_string()).map_err(failed)
+}
+
+/// A restore that has to fail at create or start, with these words.
+fn refused_restore(checkpoint: &str, words: &[&str]) -> Result<(), Failure> {
+    let pod = restored_pod("cryopod", "refused", checkpoint, &[])?;
+    let spec = crate::crictl::Spec::counter("counter");
+    let error = match pod.start(&spec) {
+        Ok(_) => return Err("it was restored".into()),
+        Err(error) => error,
+    };
+    for word in words {
+        ensure(error.contains(word), || format!("the error does not say {word:?}: {error}"))?;
+    }
+    pod.remove()
+}
+
+fn other_cpu() -> Result<(), Failure> {
+    let source = counting("cryopod")?;
+    let checkpoint = Checkpoint::with(&source.pod.id, &["--mode", "full"])?;
+    source.pod.remove()?;
+    checkpoint.settle()?;
+    tamper(&checkpoint, |manifest| {
+        if let Some(flags) = manifest["node"]["cpu_flags"].as_array_mut() {
+            flags.push("avx1024f".into());
+            flags.sort_by_key(Value::to_string);
+        }
+    })?;
+    refused_restore(&checkpoint.id, &["avx1024f"])?;
+    checkpoint.delete().map(drop)
+}
+
+fn no_such_checkpoint() -> Result<(), Failure> {
+    refused_restore("no-such-checkpoint", &["no-such-checkpoint"])
+}
+
+fn path_tricks() -> Result<(), Failure> {
+    let source = counting("cryopod")?;
+    let checkpoint = Checkpoint::with(&source.pod.id, &["--mode", "full"])?;
+    source.pod.remove()?;
+    checkpoint.settle()?;
+    tamper(&checkpoint, |manifest| {
+        manifest["members"][0]["memory"]["files"][0]["path"] = "../../../../../etc/shadow".into();
+    })?;
+    let error = cryopod::refused(&["checkpoints", "verify", &checkpoint.id], 12)?;
+    ensure(error.contains("manifest"), || format!("the error is {error}"))?;
+    refused_restore(&checkpoint.id, &["manifest"])?;
+    checkpoint.delete().map(drop)
+}
+
+fn no_such_pod() -> Result<(), Failure> {
+    let error = cryopod::refused(&["checkpoint", "no-such-pod"], 3)?;
+    ensure(error.contains("no-such-pod"), || format!("the error is {error}"))
+}
