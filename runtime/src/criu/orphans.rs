@@ -2,7 +2,7 @@
 //!
 //! They are known by [`CONTAINER_ENV`](super::operation::CONTAINER_ENV) in their environment, which both inherit from
 //! the call; so they are found by another process too, after the one that started them has died. Ended runtimes leave
-//! criu to the nearest subreaper; a zombie of ours is reaped here, by its number alone.
+//! criu to the nearest subreaper; where that is this process, the dead criu is reaped here, by its number alone.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub fn find(container: &str) -> Vec<Worker> {
         .filter(|pid| *pid != me)
         .filter_map(|pid| {
             let stat = process::stat(pid).ok()??;
-            let is_criu = stat.comm.starts_with("criu") || stat.comm.starts_with(super::hook::NAME);
+            let is_criu = is_criu(&stat.comm);
             // A restored process has the environment that it was captured with, never this variable.
             let ours = process::environment(pid, CONTAINER_ENV).as_deref() == Some(container);
             ours.then_some(Worker { process: Process { pid, start_time: stat.start_time }, is_criu })
@@ -51,7 +51,10 @@ pub fn wait_for_end(container: &str, patience: Duration) -> Result<(), CriuError
     let polite = Limits::within(patience / 2);
     loop {
         let workers = find(container);
-        let Some(first) = workers.first() else { return Ok(()) };
+        let Some(first) = workers.first() else {
+            reap_criu();
+            return Ok(());
+        };
         if end.check().is_err() {
             let pids = workers.iter().map(|w| w.process.pid.to_string()).collect::<Vec<_>>().join(", ");
             return Err(CriuError::StillRunning { container: container.to_owned(), pids });
@@ -68,17 +71,27 @@ pub fn wait_for_end(container: &str, patience: Duration) -> Result<(), CriuError
         }
         // Others may end meanwhile; the next turn looks again.
         first.process.wait_end(&end.at_most((patience / 10).min(LOOK_EVERY))).ok();
-        for worker in &workers {
-            reap(worker.process.pid);
+    }
+}
+
+/// Takes the exit status of every dead criu that was left to us as subreaper; nobody else waits for these. A dead process
+/// shows no environment, so it is known by its name and its parent.
+fn reap_criu() {
+    let me = std::process::id();
+    for pid in process::all().unwrap_or_default() {
+        let Ok(Some(stat)) = process::stat(pid) else { continue };
+        if stat.ppid == me
+            && stat.is_dead()
+            && is_criu(&stat.comm)
+            && let Ok(pid) = i32::try_from(pid)
+        {
+            waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)).ok();
         }
     }
 }
 
-/// Takes the exit status if it is a zombie child of ours; nobody else waits for these.
-fn reap(pid: u32) {
-    if let Ok(pid) = i32::try_from(pid) {
-        waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)).ok();
-    }
+fn is_criu(comm: &str) -> bool {
+    comm.starts_with("criu") || comm.starts_with(super::hook::NAME)
 }
 
 #[cfg(test)]
@@ -95,7 +108,7 @@ mod tests {
         assert_eq!(found.iter().map(|w| w.process.pid).collect::<Vec<_>>(), [child.id()]);
         assert_eq!(find("another"), []);
         wait_for_end(&id, Duration::from_secs(10)).expect("it ends");
-        assert!(child.wait().is_err(), "it was reaped already");
+        child.wait().expect("left to its parent, since it is no criu");
     }
 
     #[test]
@@ -108,8 +121,7 @@ mod tests {
         symlink(sleep.expect("sleep"), &criu).expect("link");
         let mut runtime = Command::new("sleep").arg("100").env(CONTAINER_ENV, &id).spawn().expect("sleep");
         wait_for_end(&id, Duration::from_millis(400)).expect("the runtime was ended");
-        // It was reaped above, so there is nothing left to wait for.
-        assert!(runtime.try_wait().is_err() || runtime.try_wait().is_ok_and(|s| s.is_some()));
+        assert!(!runtime.wait().expect("ended").success());
 
         let mut criu = Command::new(&criu).arg("100").env(CONTAINER_ENV, &id).spawn().expect("criu");
         let error = wait_for_end(&id, Duration::from_millis(300)).expect_err("still there");
