@@ -1,0 +1,198 @@
+//! Options of the verbs on checkpoints.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+
+use super::containers::pair;
+
+/// What is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum ModeArg {
+    /// Memory and disk where possible, else disk – and it says so
+    #[default]
+    Auto,
+    /// Memory and disk, or nothing
+    Full,
+    /// Disk only, still one instant
+    Disk,
+}
+
+/// What happens to established TCP connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum TcpArg {
+    /// They go on where the restored container has the same address
+    #[default]
+    Keep,
+    /// They are closed, so that clients connect again
+    Close,
+}
+
+/// Options of `checkpoint`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CheckpointArgs {
+    /// Container, or pod by name, namespace/name or id
+    #[arg(value_name = "CONTAINER|POD")]
+    pub(crate) target: String,
+    /// What is captured
+    #[arg(short, long, value_enum, default_value = "auto")]
+    pub(crate) mode: ModeArg,
+    /// Id of the checkpoint [default: made from name and time]
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// Only this container of the pod
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) container: Option<String>,
+    /// Leave it stopped for good once it is captured
+    #[arg(long)]
+    pub(crate) exit: bool,
+    /// Established TCP connections
+    #[arg(long, value_enum, default_value = "keep")]
+    pub(crate) tcp: TcpArg,
+    /// Labels, shown by `checkpoints list`
+    #[arg(short, long = "label", value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Stay until it is settled: in the store, independent of its source
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Give up after this many seconds; what was frozen goes on
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: u64,
+}
+
+/// Options of `restore`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RestoreArgs {
+    /// Checkpoint, or a container whose latest checkpoint is meant
+    #[arg(value_name = "CHECKPOINT|CONTAINER")]
+    pub(crate) source: String,
+    /// Another checkpoint of that container than the latest: its id, or a unique beginning of it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) snapshot: Option<String>,
+    /// Name of the restored container [default: the name it had]
+    #[arg(long, value_name = "CONTAINER")]
+    pub(crate) name: Option<String>,
+    /// Bundle to restore into: its config.json is used, its root gets the captured disk [default: made anew]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Stay with it as `run` does
+    #[arg(short, long)]
+    pub(crate) attach: bool,
+    /// Write the PID of the container's init there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Established TCP connections
+    #[arg(long, value_enum, default_value = "keep")]
+    pub(crate) tcp: TcpArg,
+    /// Runtime [default: the one that ran it]
+    #[arg(long, value_name = "RUNTIME")]
+    pub(crate) runtime: Option<String>,
+}
+
+/// What to do with stored checkpoints.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum CheckpointsVerb {
+    /// List them, newest first
+    #[command(visible_alias = "ls")]
+    List(ListCheckpointsArgs),
+    /// Everything that is known of one: manifest, timeline, sizes, who shares its space
+    Show(ShowArgs),
+    /// Compare every stored byte with its hash
+    Verify(VerifyArgs),
+    /// Delete some; space that restored containers share is freed when the last of them goes
+    #[command(visible_alias = "rm")]
+    Delete(DeleteCheckpointArgs),
+    /// Delete what no rule keeps
+    Prune(PruneArgs),
+    /// Write one as a stream that `import` reads, on this node or another
+    Export(ExportArgs),
+    /// Read a stream and verify it; only then it is in the store
+    Import(ImportArgs),
+}
+
+/// Options of `checkpoints list`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ListCheckpointsArgs {
+    /// Only of this pod or container: name, namespace/name or id
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pod: Option<String>,
+    /// Ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// Options of `checkpoints show`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ShowArgs {
+    /// Checkpoint, or a container or pod whose latest is meant
+    #[arg(value_name = "CHECKPOINT")]
+    pub(crate) id: String,
+}
+
+/// Options of `checkpoints verify`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct VerifyArgs {
+    /// Checkpoints
+    #[arg(value_name = "CHECKPOINT", required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) ids: Vec<String>,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// Options of `checkpoints delete`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DeleteCheckpointArgs {
+    /// Checkpoint ids
+    #[arg(value_name = "CHECKPOINT", required = true)]
+    pub(crate) ids: Vec<String>,
+}
+
+/// Options of `checkpoints prune`.
+#[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("rule").required(true).multiple(true))]
+pub(crate) struct PruneArgs {
+    /// Keep the newest N of each pod
+    #[arg(long, value_name = "N", group = "rule")]
+    pub(crate) keep_last: Option<u32>,
+    /// Keep the newest of each of the last N hours that have one
+    #[arg(long, value_name = "N", group = "rule")]
+    pub(crate) keep_hourly: Option<u32>,
+    /// … of the last N days
+    #[arg(long, value_name = "N", group = "rule")]
+    pub(crate) keep_daily: Option<u32>,
+    /// … of the last N weeks
+    #[arg(long, value_name = "N", group = "rule")]
+    pub(crate) keep_weekly: Option<u32>,
+    /// … of the last N months
+    #[arg(long, value_name = "N", group = "rule")]
+    pub(crate) keep_monthly: Option<u32>,
+    /// … of the last N years
+    #[arg(long, value_name = "N", group = "rule")]
+    pub(crate) keep_yearly: Option<u32>,
+    /// Only those of this pod or container
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pod: Option<String>,
+    /// Say what would be deleted, and delete nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Options of `checkpoints export`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExportArgs {
+    /// Checkpoint
+    #[arg(value_name = "CHECKPOINT")]
+    pub(crate) id: String,
+    /// File, or - for standard output
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+}
+
+/// Options of `checkpoints import`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ImportArgs {
+    /// File, or - for standard input
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+}

@@ -1,0 +1,147 @@
+//! What every verb works with: options, configuration, signals, and the ways to backend, store and journal.
+//!
+//! Everything is opened when it is first needed, so that `spec` works on a machine where nothing else does.
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+
+use cryopod_checkpoint::journal::Journal;
+use cryopod_checkpoint::store::{self, Chosen, SharedStore, StoreChoice, StoreConfig};
+use cryopod_command::Limits;
+use cryopod_runtime::config::{Config, Sources, StoreKind};
+use cryopod_runtime::oci::{OciBackend, OciOptions};
+
+
+use crate::args::Global;
+use crate::error::Error;
+use crate::output::Output;
+use crate::signals::Signals;
+use crate::standalone::registry::Registry;
+
+/// Where runtimes keep the state of standalone containers, beside those of containerd's namespaces.
+const NAMESPACE: &str = "standalone";
+
+/// Where every process of cryopod on this node writes what it is about to do.
+const JOURNAL: &str = "/var/lib/cryopod/journal";
+
+/// The store, and why it is this one.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The store.
+    pub(crate) store: SharedStore,
+    /// Which it is and why.
+    pub(crate) chosen: Chosen,
+}
+
+/// What every verb works with.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Results, notes, errors.
+    pub(crate) output: Output,
+    /// Run-time state.
+    pub(crate) root: PathBuf,
+    /// Configuration file, if another than the usual ones.
+    pub(crate) config_file: Option<PathBuf>,
+    /// containerd namespace that pods are looked for in; all of them if not given.
+    pub(crate) namespace: Option<String>,
+    /// SIGINT and its kind.
+    pub(crate) signals: Signals,
+    config: OnceCell<Config>,
+}
+
+impl Context {
+    /// From the options of every verb.
+    pub(crate) fn new(global: Global, output: Output, signals: Signals) -> Result<Self, Error> {
+        // A monitor and a container outlive our working directory.
+        let root = std::path::absolute(&global.root)
+            .map_err(|source| Error::System { action: "find the working directory", source })?;
+        Ok(Self {
+            output,
+            root,
+            config_file: global.config,
+            namespace: global.namespace,
+            signals,
+            config: OnceCell::new(),
+        })
+    }
+
+    /// The configuration, read once.
+    pub(crate) fn config(&self) -> Result<&Config, Error> {
+        if let Some(config) = self.config.get() {
+            return Ok(config);
+        }
+        let sources = Sources { file: self.config_file.clone(), ..Sources::default() };
+        let config = Config::load(&sources)?;
+        Ok(self.config.get_or_init(|| config))
+    }
+
+    /// The backend that runs standalone containers: a configured runtime by its name (None: the default), or any
+    /// OCI runtime by its path.
+    pub(crate) fn backend(&self, runtime: Option<&str>) -> Result<OciBackend, Error> {
+        let config = self.config()?;
+        let name = runtime.unwrap_or(&config.runtime.default);
+        let mut options = match OciOptions::from_config(config, name, NAMESPACE) {
+            Some(options) => options,
+            None => foreign(config, name)?,
+        };
+        if config.runtime(name).is_none_or(|settings| settings.root.is_none()) {
+            options.root = self.root.join("oci").join(NAMESPACE);
+        }
+        Ok(OciBackend::new(options))
+    }
+
+    /// The store of this node. Where it is not on ZFS, `chosen.why` says what keeps it from being so.
+    pub(crate) fn open_store(&self, limits: &Limits) -> Result<Opened, Error> {
+        let section = &self.config()?.store;
+        let choice = match section.kind {
+            StoreKind::Auto => StoreChoice::Auto,
+            StoreKind::Zfs => StoreChoice::Zfs,
+            StoreKind::Dir => StoreChoice::Dir,
+        };
+        let root = section.zfs.root.as_deref().map(str::parse).transpose().map_err(Error::StoreRoot)?;
+        let config = StoreConfig { choice, root, dir: section.dir.path.clone(), ..StoreConfig::default() };
+        let zfs = match choice {
+            StoreChoice::Dir => Ok(None),
+            StoreChoice::Auto | StoreChoice::Zfs => cryopod_zfs::open(limits).map(Some),
+        };
+        let (zfs, missing) = match zfs {
+            Ok(zfs) => (zfs, None),
+            // A root that is configured is meant: writing elsewhere would hide the fault.
+            Err(error) if choice == StoreChoice::Zfs || config.root.is_some() => return Err(Error::NoZfs(error)),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let (store, mut chosen) = store::open(&config, zfs, limits)?;
+        if let Some(missing) = missing {
+            chosen.why = missing;
+        }
+        Ok(Opened { store, chosen })
+    }
+
+    /// The journal of operations.
+    pub(crate) fn journal(&self) -> Result<Journal, Error> {
+        Ok(Journal::open(JOURNAL)?)
+    }
+
+    /// Standalone containers.
+    pub(crate) fn registry(&self) -> Registry {
+        Registry::below(&self.root)
+    }
+}
+
+/// A runtime that no configuration names, called by its path. It is known by its file name: `/opt/x/crun` is a crun.
+fn foreign(config: &Config, path: &str) -> Result<OciOptions, Error> {
+    let program = Path::new(path);
+    let known = program.file_name().and_then(|name| name.to_str()).filter(|_| program.is_absolute());
+    let unknown = || Error::NoRuntime {
+        name: path.to_owned(),
+        configured: config.runtime.named.keys().cloned().collect::<Vec<_>>().join(", "),
+    };
+    let name = known.ok_or_else(unknown)?;
+    let base = OciOptions::from_config(config, &config.runtime.default, NAMESPACE).ok_or_else(unknown)?;
+    Ok(OciOptions { name: name.to_owned(), program: program.to_owned(), extra_args: Vec::new(), ..base })
+}
+
+/// Refuses verbs that only root can do, before they fail half-way with less to say.
+pub(crate) fn need_root(verb: &'static str) -> Result<(), Error> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Error::NotRoot { verb }) }
+}

@@ -1,0 +1,224 @@
+//! Why a verb failed: errors of this room, and those of the rooms below with their kind.
+//!
+//! Every error has a [`Kind`], which decides the exit code, and where we know it an advice: the next command to
+//! type or the thing to change. Messages stand alone; nothing above adds to them.
+
+use std::io;
+use std::path::PathBuf;
+
+use cryopod_checkpoint::capture::CaptureError;
+use cryopod_checkpoint::id::NameError;
+use cryopod_checkpoint::journal::JournalError;
+use cryopod_checkpoint::kind::Kind;
+use cryopod_checkpoint::settle::SettleError;
+use cryopod_checkpoint::store::StoreError;
+use cryopod_command::Stop;
+use cryopod_runtime::config::ConfigError;
+
+use crate::output::FailureReport;
+
+/// A verb failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Stdout(#[source] io::Error),
+    /// A file cannot be read.
+    #[error("cannot read {what} {}: {source}", path.display())]
+    Read { what: &'static str, path: PathBuf, source: io::Error },
+    /// A file or directory cannot be written.
+    #[error("cannot write {what} {}: {source}", path.display())]
+    Write { what: &'static str, path: PathBuf, source: io::Error },
+    /// The kernel refused something that concerns this process.
+    #[error("cannot {action}: {source}")]
+    System { action: &'static str, source: io::Error },
+    /// `spec` would replace a file.
+    #[error("{} exists already", path.display())]
+    SpecExists { path: PathBuf },
+    /// The bundle is not usable.
+    #[error("bundle {}: {reason}", path.display())]
+    Bundle { path: PathBuf, reason: String },
+    /// A bundle that does not exist.
+    #[error("bundle {} does not exist or cannot be read: {source}", path.display())]
+    NoBundle { path: PathBuf, source: io::Error },
+    /// A container id that cannot be one.
+    #[error("'{id}' is no container id: 1 to 128 characters A-Z, a-z, 0-9, '_', '+', '-', '.', beginning with a letter or digit")]
+    BadContainerId { id: String },
+    /// No such standalone container.
+    #[error("container '{id}' does not exist")]
+    NoContainer { id: String },
+    /// The name is taken.
+    #[error("container '{id}' exists already")]
+    ContainerExists { id: String },
+    /// The container is in a state that does not allow it.
+    #[error("container '{id}' is {status}, so it cannot {verb}")]
+    ContainerState { id: String, status: &'static str, verb: &'static str, advice: String },
+    /// The state of a container on disk contradicts itself.
+    #[error("{} is damaged: {reason}", path.display())]
+    StateDamaged { path: PathBuf, reason: String },
+    /// A runtime that is neither configured nor a path.
+    #[error("there is no runtime '{name}'; configured: {configured}")]
+    NoRuntime { name: String, configured: String },
+    /// A signal nobody knows.
+    #[error("'{name}' is no signal")]
+    BadSignal { name: String },
+    /// A verb for standalone containers was tried on a pod.
+    #[error("'{name}' is a pod of containerd (namespace {namespace}), whose containers kubelet and containerd manage")]
+    IsPod { name: String, namespace: String, instead: String },
+    /// Neither a container nor a pod.
+    #[error("no standalone container and no running pod is called '{name}'")]
+    NoTarget { name: String },
+    /// More than one pod or checkpoint fits.
+    #[error("'{name}' fits more than one: {matches}")]
+    Ambiguous { name: String, matches: String },
+    /// Neither a checkpoint nor something that has one.
+    #[error("there is no checkpoint '{name}', and no container or pod of that name has one")]
+    NoCheckpoint { name: String },
+    /// A stream would go to a terminal.
+    #[error("an export is binary and standard output is a terminal")]
+    BinaryToTerminal,
+    /// A stream would come from a terminal.
+    #[error("nothing to import: standard input is a terminal")]
+    ImportFromTerminal,
+    /// Rights.
+    #[error("'cryopod {verb}' needs root: it changes cgroups, namespaces and mounts")]
+    NotRoot { verb: &'static str },
+    /// Something that the caller's limits ended.
+    #[error("{what} was {}", stopped(*stop))]
+    Stopped { what: &'static str, stop: Stop },
+    /// What the process that stays with a detached container reported.
+    #[error("{message}")]
+    Relayed { kind: Kind, message: String, advice: Option<String> },
+    /// The process that stays with a detached container ended without a word.
+    #[error("the monitor of container '{id}' ended before the container was ready; its log: {}", log.display())]
+    MonitorDied { id: String, log: PathBuf },
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The configuration cannot be written as TOML.
+    #[error("cannot print the configuration: {0}")]
+    DumpConfig(#[source] toml::ser::Error),
+    /// Until the room below has it.
+    #[error("this build cannot do it yet")]
+    NotYet,
+    /// ZFS is asked for and not there.
+    #[error("the configuration asks for ZFS: {0}")]
+    NoZfs(#[source] cryopod_zfs::DetectError),
+    /// `store.zfs.root` is no dataset name.
+    #[error("store.zfs.root: {0}")]
+    StoreRoot(#[source] cryopod_zfs::NameError),
+    /// A checkpoint id that cannot be one.
+    #[error(transparent)]
+    CheckpointName(NameError),
+    /// A file is in the way.
+    #[error("{} exists already", path.display())]
+    FileExists { path: PathBuf },
+    /// `--container` names a part of something that has none.
+    #[error("'{id}' is a standalone container and no pod, so it has no containers to choose from")]
+    NotAPod { id: String },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A capture.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// Settling.
+    #[error(transparent)]
+    Settle(#[from] SettleError),
+    /// A backend.
+    #[error(transparent)]
+    Runtime(#[from] cryopod_runtime::error::Error),
+    /// Some of several things failed.
+    #[error("{failed} of {all} failed: {reasons}")]
+    Several { failed: usize, all: usize, worst: Kind, reasons: String },
+}
+
+impl Error {
+    /// How a caller should react; decides the exit code.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Stdout(source)
+            | Self::Read { source, .. }
+            | Self::Write { source, .. }
+            | Self::System { source, .. }
+            | Self::NoBundle { source, .. } => Kind::from(source),
+            Self::SpecExists { .. } | Self::FileExists { .. } | Self::ContainerExists { .. } => Kind::AlreadyExists,
+            Self::Bundle { .. }
+            | Self::BadContainerId { .. }
+            | Self::BadSignal { .. }
+            | Self::NoRuntime { .. }
+            | Self::StoreRoot(_)
+            | Self::CheckpointName(_)
+            | Self::NotAPod { .. }
+            | Self::Ambiguous { .. }
+            | Self::BinaryToTerminal
+            | Self::ImportFromTerminal => Kind::InvalidArgument,
+            Self::NoContainer { .. } | Self::NoTarget { .. } | Self::NoCheckpoint { .. } => Kind::NotFound,
+            Self::ContainerState { .. } | Self::IsPod { .. } => Kind::FailedPrecondition,
+            Self::StateDamaged { .. } => Kind::DataLoss,
+            Self::NotRoot { .. } => Kind::PermissionDenied,
+            Self::Stopped { stop, .. } => Kind::from(*stop),
+            Self::Relayed { kind, .. } => *kind,
+            Self::MonitorDied { .. } | Self::DumpConfig(_) => Kind::Internal,
+            Self::Runtime(error) => error.kind(),
+            Self::NotYet => Kind::Unimplemented,
+            Self::NoZfs(_) => Kind::FailedPrecondition,
+            Self::Store(error) => error.kind(),
+            Self::Journal(error) => error.kind(),
+            Self::Capture(error) => error.kind(),
+            Self::Settle(error) => error.kind(),
+            Self::Config(ConfigError::Read { source, .. }) => Kind::from(source),
+            Self::Config(_) => Kind::InvalidArgument,
+            Self::Several { worst, .. } => *worst,
+        }
+    }
+
+    /// What to do, where we know it.
+    pub(crate) fn advice(&self) -> Option<String> {
+        let text = match self {
+            Self::SpecExists { .. } => "--force replaces it, --print shows what would be written",
+            Self::NoBundle { .. } => "--bundle DIR names a directory with config.json; `cryopod spec` writes one",
+            Self::NoContainer { .. } | Self::NoTarget { .. } => "`cryopod list --all` shows what there is",
+            Self::FileExists { .. } => "choose another name, or remove it first",
+            Self::ContainerExists { id } => {
+                return Some(format!("`cryopod delete {id}` removes it; or choose another name"));
+            }
+            Self::ContainerState { advice, .. } => return Some(advice.clone()),
+            Self::IsPod { instead, .. } => return Some(instead.clone()),
+            Self::NoRuntime { .. } => "name one of these, an absolute path, or add a [runtime.NAME] section",
+            Self::BadSignal { .. } => "TERM, SIGUSR1, RTMIN+3 or a number from 1 to 64",
+            Self::Ambiguous { .. } => "give the whole id",
+            Self::NoCheckpoint { .. } => "`cryopod checkpoints list` shows what there is",
+            Self::BinaryToTerminal => "`cryopod checkpoints export ID FILE`, or pipe it into something",
+            Self::ImportFromTerminal => "`cryopod checkpoints import FILE`, or pipe an export into it",
+            Self::NotRoot { .. } => "run it as root, or through sudo",
+            Self::Relayed { advice, .. } => return advice.clone(),
+            Self::Config(_) => "`cryopod config dump` shows every key with its default",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    /// As programs and people get it.
+    pub(crate) fn report(&self) -> FailureReport {
+        FailureReport { kind: kind_name(self.kind()), message: self.to_string(), advice: self.advice() }
+    }
+}
+
+/// The word for a kind that stands in JSON and in the documentation.
+pub(crate) fn kind_name(kind: Kind) -> String {
+    match serde_json::to_value(kind) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => "internal".to_owned(),
+    }
+}
+
+fn stopped(stop: Stop) -> &'static str {
+    match stop {
+        Stop::Deadline => "stopped at its deadline; nothing was left frozen",
+        Stop::Cancelled => "interrupted; everything was undone",
+    }
+}

@@ -1,0 +1,160 @@
+//! Running pods, found by the files that their shims leave in `<root>/shims`.
+//!
+//! The format is the shim's ([`cryopod_shim::discovery`]). A file whose shim is dead is a leftover and named as such.
+
+use std::io::Read;
+use std::path::Path;
+
+pub(crate) use cryopod_shim::discovery::Shim as Pod;
+
+use crate::context::Context;
+use crate::error::Error;
+
+/// Such a file has a few hundred bytes.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// `namespace/name` as Kubernetes people say it; the id where it has no name.
+pub(crate) fn display(pod: &Pod) -> String {
+    match (pod.pod.namespace.as_str(), pod.pod.name.as_str()) {
+        (_, "") => pod.pod.id.clone(),
+        ("", name) => name.to_owned(),
+        (namespace, name) => format!("{namespace}/{name}"),
+    }
+}
+
+/// Whether a person who says `name` may mean this pod.
+fn answers_to(pod: &Pod, name: &str) -> bool {
+    let unique_prefix = name.len() >= 6 && pod.pod.id.starts_with(name);
+    name == pod.pod.id || name == pod.pod.name || name == display(pod) || unique_prefix
+}
+
+/// What is in the directory of shims.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Pods whose shim lives, by namespace and name.
+    pub(crate) pods: Vec<Pod>,
+    /// Files without a living shim, or that cannot be read, each with the reason.
+    pub(crate) leftovers: Vec<String>,
+}
+
+/// Looks through the directory of shims.
+pub(crate) fn find(root: &Path, namespace: Option<&str>) -> Result<Found, Error> {
+    let dir = root.join("shims");
+    let failed = |source| Error::Read { what: "directory", path: dir.clone(), source };
+    let listing = match std::fs::read_dir(&dir) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::default()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Found::default();
+    for file in listing {
+        let path = file.map_err(failed)?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        match read(&path) {
+            Ok(None) => {}
+            Ok(Some(pod)) if !Path::new(&format!("/proc/{}", pod.pid)).exists() => {
+                found.leftovers.push(format!("shim {} of pod {} is dead", pod.pid, display(&pod)));
+            }
+            Ok(Some(pod)) if namespace.is_none_or(|wanted| wanted == pod.namespace) => found.pods.push(pod),
+            Ok(Some(_)) => {}
+            Err(reason) => found.leftovers.push(format!("{}: {reason}", path.display())),
+        }
+    }
+    found.pods.sort_by_key(display);
+    found.leftovers.sort();
+    Ok(found)
+}
+
+/// One file; None when it has gone meanwhile.
+fn read(path: &Path) -> Result<Option<Pod>, String> {
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| error.to_string())
+}
+
+/// The one pod of that name, id or beginning of an id; None where there is none.
+pub(crate) fn by_name(context: &Context, name: &str) -> Result<Option<Pod>, Error> {
+    choose(find(&context.root, context.namespace.as_deref())?.pods, name)
+}
+
+fn choose(pods: Vec<Pod>, name: &str) -> Result<Option<Pod>, Error> {
+    let mut matches: Vec<Pod> = pods.into_iter().filter(|pod| answers_to(pod, name)).collect();
+    match matches.len() {
+        0 | 1 => Ok(matches.pop()),
+        _ => {
+            let ids = matches.iter().map(|pod| format!("{} ({})", pod.pod.id, display(pod)));
+            Err(Error::Ambiguous { name: name.to_owned(), matches: ids.collect::<Vec<_>>().join(", ") })
+        }
+    }
+}
+
+/// Why a verb for standalone containers does not work on what is a pod; None where it is no pod.
+pub(crate) fn refusal(context: &Context, name: &str, verb: &str) -> Result<Option<Error>, Error> {
+    Ok(by_name(context, name)?.map(|pod| {
+        let instead = match verb {
+            "exec" => format!("`kubectl exec`, or `crictl exec` with a container of `crictl ps --pod {}`", pod.pod.id),
+            "state" => format!("`crictl inspectp {}`; `cryopod list` shows its containers", pod.pod.id),
+            "delete" | "kill" => format!("`kubectl delete pod`, or `crictl stopp {}`", pod.pod.id),
+            _ => format!("`cryopod checkpoint {}` works on pods; for the rest there are kubectl and crictl", pod.pod.id),
+        };
+        Error::IsPod { name: display(&pod), namespace: pod.namespace, instead }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(id: &str, namespace: &str, name: &str) -> Pod {
+        Pod {
+            version: 1,
+            pid: std::process::id(),
+            socket: "/run/x.sock".into(),
+            namespace: "k8s.io".into(),
+            pod: cryopod_shim::discovery::Pod { id: id.into(), name: name.into(), namespace: namespace.into(), uid: "u".into() },
+            bundle: "/b".into(),
+        }
+    }
+
+    fn write(root: &Path, pod: &Pod) {
+        std::fs::create_dir_all(root.join("shims")).unwrap();
+        let path = root.join("shims").join(format!("{}.json", pod.pod.id));
+        std::fs::write(path, serde_json::to_vec(pod).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_pod_is_found_by_name_by_both_names_and_by_the_beginning_of_its_id() {
+        let pods = vec![pod("abcdef0123", "default", "web"), pod("123456789a", "prod", "db")];
+        for name in ["web", "default/web", "abcdef0123", "abcdef"] {
+            assert_eq!(choose(pods.clone(), name).unwrap(), Some(pods[0].clone()), "{name}");
+        }
+        assert_eq!(choose(pods.clone(), "abc").unwrap(), None, "too short to be meant");
+        assert_eq!(choose(pods, "prod").unwrap(), None);
+    }
+
+    #[test]
+    fn a_name_in_two_namespaces_is_not_guessed() {
+        let pods = vec![pod("abcdef0123", "default", "web"), pod("123456789a", "prod", "web")];
+        assert!(matches!(choose(pods.clone(), "web"), Err(Error::Ambiguous { .. })));
+        assert_eq!(choose(pods.clone(), "prod/web").unwrap(), Some(pods[1].clone()));
+    }
+
+    #[test]
+    fn dead_shims_and_broken_files_are_leftovers_and_no_pods() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), &pod("live", "default", "web"));
+        write(root.path(), &Pod { pid: u32::MAX, ..pod("dead", "default", "old") });
+        std::fs::write(root.path().join("shims/broken.json"), "{").unwrap();
+        let found = find(root.path(), None).unwrap();
+        assert_eq!(found.pods, vec![pod("live", "default", "web")]);
+        assert_eq!(found.leftovers.len(), 2);
+        assert!(find(root.path(), Some("moby")).unwrap().pods.is_empty());
+    }
+}

@@ -1,0 +1,47 @@
+//! Containers without containerd: a bundle, a runtime, a directory below `<root>/containers`.
+//!
+//! The container's init is a child of a cryopod process (a subreaper), which knows its exit code and holds the
+//! other ends of its pipes – the form in which CRIU can dump it and restore it elsewhere.
+
+pub(crate) mod bundle;
+pub(crate) mod console;
+pub(crate) mod detached;
+pub(crate) mod registry;
+pub(crate) mod session;
+pub(crate) mod state;
+pub(crate) mod stdio;
+
+use cryopod_command::Limits;
+use cryopod_runtime::backend::Backend;
+
+use crate::context::Context;
+use crate::error::Error;
+use registry::Entry;
+use state::{State, Status};
+
+/// What a container is doing now.
+pub(crate) fn status(context: &Context, state: &State) -> Status {
+    let bare = state.status(false);
+    if bare != Status::Running {
+        return bare;
+    }
+    // A cgroup that cannot be read belongs to a container that is just ending.
+    let frozen = state.init.is_some_and(|init| {
+        let cgroup = context.backend(Some(&state.runtime)).map(|backend| backend.cgroup(&state.id, init.pid));
+        matches!(cgroup, Ok(Ok(path)) if is_frozen(&path))
+    });
+    state.status(frozen)
+}
+
+fn is_frozen(cgroup: &std::path::Path) -> bool {
+    let events = std::fs::read_to_string(cgroup.join("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == "frozen 1")
+}
+
+/// Removes everything of a container: processes, the runtime's state, what a restore made for it, its directory.
+pub(crate) fn dispose(context: &Context, entry: &Entry, limits: &Limits) -> Result<(), Error> {
+    if let Some(state) = State::load(entry.dir())? {
+        context.backend(Some(&state.runtime))?.delete(entry.id(), limits)?;
+    }
+    entry.remove()
+}

@@ -1,0 +1,159 @@
+//! `cryopod checkpoints`: looks after what is stored.
+
+mod prune;
+// mod ship;
+pub(crate) mod view;
+
+use std::time::Duration;
+
+use cryopod_checkpoint::id::CheckpointId;
+use cryopod_checkpoint::info::CheckpointInfo;
+use cryopod_checkpoint::store::Deleted;
+use cryopod_command::Limits;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::lifecycle::several;
+use crate::args::{CheckpointsVerb, DeleteCheckpointArgs, ListCheckpointsArgs, ShowArgs, VerifyArgs};
+use crate::context::{Context, need_root};
+use crate::error::Error;
+use crate::exit;
+use crate::output::progress::Progress;
+use crate::output::units;
+use crate::select;
+
+/// Looking into the store; pools with thousands of datasets take seconds.
+pub(super) const LOOK: Duration = Duration::from_secs(120);
+/// Reading or writing a whole checkpoint: bounded by SIGINT, not by a guess at its size.
+pub(super) const WHOLE: Duration = Duration::from_secs(24 * 3600);
+
+/// Does it.
+pub(crate) fn run(context: &Context, verb: &CheckpointsVerb) -> Result<u8, Error> {
+    match verb {
+        CheckpointsVerb::List(args) => list(context, args),
+        CheckpointsVerb::Show(args) => show(context, args),
+        CheckpointsVerb::Verify(args) => verify(context, args),
+        CheckpointsVerb::Delete(args) => delete(context, args),
+        CheckpointsVerb::Prune(args) => prune::run(context, args),
+        CheckpointsVerb::Export(_) => Err(Error::NotYet),
+        CheckpointsVerb::Import(_) => Err(Error::NotYet),
+    }
+}
+
+/// All checkpoints, or those of one pod or container, newest first.
+fn of(all: Vec<CheckpointInfo>, pod: Option<&str>) -> Result<Vec<CheckpointInfo>, Error> {
+    let mut chosen = match pod {
+        None => all,
+        Some(name) => select::of_pod(&all, name)?.into_iter().cloned().collect(),
+    };
+    chosen.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.id.cmp(&a.id)));
+    Ok(chosen)
+}
+
+fn list(context: &Context, args: &ListCheckpointsArgs) -> Result<u8, Error> {
+    need_root("checkpoints list")?;
+    let limits = context.signals.limits(LOOK);
+    let checkpoints = of(context.open_store(&limits)?.store.list(&limits)?, args.pod.as_deref())?;
+    context.output.result(&checkpoints, |palette| {
+        if args.quiet {
+            let ids: Vec<&str> = checkpoints.iter().map(|checkpoint| checkpoint.id.as_str()).collect();
+            return ids.join("\n");
+        }
+        view::list(&checkpoints, Timestamp::now(), palette)
+    })?;
+    Ok(exit::OK)
+}
+
+fn show(context: &Context, args: &ShowArgs) -> Result<u8, Error> {
+    need_root("checkpoints show")?;
+    let limits = context.signals.limits(LOOK);
+    let store = context.open_store(&limits)?.store;
+    let all = store.list(&limits)?;
+    let info = select::one(&all, &args.id, None)?;
+    let manifest = store.manifest(&info.id, &limits)?;
+    let value = json!({ "checkpoint": info, "manifest": manifest });
+    context.output.result(&value, |palette| view::show(info, &manifest, palette))?;
+    Ok(exit::OK)
+}
+
+fn verify(context: &Context, args: &VerifyArgs) -> Result<u8, Error> {
+    need_root("checkpoints verify")?;
+    let limits = context.signals.limits(WHOLE);
+    let store = context.open_store(&limits)?.store;
+    let ids = if args.all {
+        store.list(&limits)?.into_iter().map(|info| info.id).collect()
+    } else {
+        parse_ids(&args.ids)?
+    };
+    let (mut verified, mut lines, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    for id in &ids {
+        let progress = Progress::begin(&context.output, &format!("verifying {id}"));
+        let outcome = store.verify(id, &progress, &limits);
+        drop(progress);
+        match outcome {
+            Ok(found) => {
+                let (files, disks, bytes) = (found.files, found.disks, found.bytes);
+                verified.push(json!({ "id": id, "files": files, "disks": disks, "bytes": bytes }));
+                lines.push(format!("{id}  {files} files, {disks} disks, {} intact", units::bytes(bytes)));
+            }
+            Err(error) => errors.push(Error::from(error)),
+        }
+    }
+    if errors.is_empty() || !lines.is_empty() {
+        context.output.result(&json!({ "verified": verified }), |_| lines.join("\n"))?;
+    }
+    several(errors, ids.len())
+}
+
+fn delete(context: &Context, args: &DeleteCheckpointArgs) -> Result<u8, Error> {
+    need_root("checkpoints delete")?;
+    let limits = context.signals.limits(LOOK);
+    let store = context.open_store(&limits)?.store;
+    let ids = parse_ids(&args.ids)?;
+    let (mut deleted, mut lines, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    for id in &ids {
+        match store.delete(id, &limits) {
+            Ok(outcome) => {
+                deleted.push(outcome_json(id, &outcome));
+                lines.push(outcome_line(id, &outcome));
+            }
+            Err(error) => errors.push(Error::from(error)),
+        }
+    }
+    if errors.is_empty() || !lines.is_empty() {
+        context.output.result(&json!({ "deleted": deleted }), |_| lines.join("\n"))?;
+    }
+    several(errors, ids.len())
+}
+
+/// Checked before the first is touched: one typing error leaves all as they were.
+fn parse_ids(words: &[String]) -> Result<Vec<CheckpointId>, Error> {
+    words.iter().map(|word| word.parse().map_err(Error::CheckpointName)).collect()
+}
+
+fn outcome_json(id: &CheckpointId, outcome: &Deleted) -> Value {
+    match outcome {
+        Deleted::Gone => json!({ "id": id, "state": "gone" }),
+        Deleted::Deferred { sharers } => json!({ "id": id, "state": "deferred", "sharers": sharers }),
+    }
+}
+
+fn outcome_line(id: &CheckpointId, outcome: &Deleted) -> String {
+    match outcome {
+        Deleted::Gone => format!("{id} is deleted"),
+        Deleted::Deferred { sharers } => {
+            format!("{id} is deleted; its space is freed when the last of these goes: {}", sharers.join(" "))
+        }
+    }
+}
+
+/// The checkpoint that is meant by an id, the beginning of one, or a pod or container.
+pub(super) fn find(
+    context: &Context,
+    name: &str,
+    snapshot: Option<&str>,
+    limits: &Limits,
+) -> Result<CheckpointInfo, Error> {
+    let all = context.open_store(limits)?.store.list(limits)?;
+    select::one(&all, name, snapshot).cloned()
+}

@@ -1,0 +1,183 @@
+//! `cryopod checkpoints export` and `import`: a checkpoint as one stream, through a file or a pipe.
+//!
+//! A stream holds the memory of processes, secrets included: files are made 0600, and appear under their name only
+//! when they are whole. It is binary and never goes to a terminal.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use cryopod_checkpoint::ship;
+use serde_json::json;
+
+use super::{LOOK, WHOLE, find};
+use crate::args::{ExportArgs, ImportArgs};
+use crate::context::{Context, need_root};
+use crate::error::Error;
+use crate::exit;
+use crate::output::progress::Progress;
+use crate::output::units;
+
+/// Larger writes cost less; a pipe takes 64 KiB at once.
+const BUFFER: usize = 1 << 20;
+
+/// Writes a checkpoint as a stream.
+pub(super) fn export(context: &Context, args: &ExportArgs) -> Result<u8, Error> {
+    let to_stdout = args.file.as_os_str() == "-";
+    if to_stdout && io::stdout().is_terminal() {
+        return Err(Error::BinaryToTerminal);
+    }
+    need_root("checkpoints export")?;
+    let id = find(context, &args.id, None, &context.signals.limits(LOOK))?.id;
+    let limits = context.signals.limits(WHOLE);
+    let store = context.open_store(&limits)?.store;
+    let progress = Progress::begin(&context.output, &format!("exporting {id}"));
+    if to_stdout {
+        let mut stdout = Counter::new(BufWriter::with_capacity(BUFFER, io::stdout()));
+        ship::export(&store, &id, &mut stdout, &progress, &limits)?;
+        stdout.flush().map_err(Error::Stdout)?;
+        return Ok(exit::OK);
+    }
+    let part = Part::begin(&args.file)?;
+    let mut file = Counter::new(BufWriter::with_capacity(BUFFER, part.file()?));
+    ship::export(&store, &id, &mut file, &progress, &limits)?;
+    let bytes = file.count;
+    file.flush().map_err(|source| part.failed(source))?;
+    drop(file);
+    part.finish()?;
+    drop(progress);
+    let value = json!({ "id": id, "file": args.file, "bytes": bytes });
+    context.output.result(&value, |_| format!("{}  {}", args.file.display(), units::bytes(bytes)))?;
+    Ok(exit::OK)
+}
+
+/// Reads a stream; it is in the store only once it was verified.
+pub(super) fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
+    let from_stdin = args.file.as_os_str() == "-";
+    if from_stdin && io::stdin().is_terminal() {
+        return Err(Error::ImportFromTerminal);
+    }
+    need_root("checkpoints import")?;
+    let limits = context.signals.limits(WHOLE);
+    let store = context.open_store(&limits)?.store;
+    let journal = context.journal()?;
+    let source: Box<dyn Read + Send> = if from_stdin {
+        Box::new(io::stdin())
+    } else {
+        let file = File::open(&args.file)
+            .map_err(|source| Error::Read { what: "export", path: args.file.clone(), source })?;
+        Box::new(file)
+    };
+    let progress = Progress::begin(&context.output, "importing");
+    let mut source = Counter::new(source);
+    let id = ship::import(&store, &journal, &mut source, &progress, &limits)?;
+    drop(progress);
+    let value = json!({ "id": id, "bytes": source.count });
+    context.output.result(&value, |_| id.to_string())?;
+    context.output.note(&format!("imported and verified; `cryopod checkpoints show {id}` says what it is"));
+    Ok(exit::OK)
+}
+
+/// A file under a name of its own until it is whole.
+struct Part {
+    target: PathBuf,
+    path: PathBuf,
+    finished: bool,
+}
+
+impl Part {
+    fn begin(target: &Path) -> Result<Self, Error> {
+        if target.symlink_metadata().is_ok() {
+            return Err(Error::FileExists { path: target.to_owned() });
+        }
+        let mut name = target.as_os_str().to_owned();
+        name.push(format!(".part-{}", std::process::id()));
+        Ok(Self { target: target.to_owned(), path: name.into(), finished: false })
+    }
+
+    fn file(&self) -> Result<File, Error> {
+        let mut options = File::options();
+        options.write(true).create_new(true).mode(0o600);
+        options.open(&self.path).map_err(|source| self.failed(source))
+    }
+
+    /// On disk, then under its name.
+    fn finish(mut self) -> Result<(), Error> {
+        let synced = File::open(&self.path).and_then(|file| file.sync_all());
+        synced.and_then(|()| std::fs::rename(&self.path, &self.target)).map_err(|source| self.failed(source))?;
+        self.finished = true;
+        Ok(())
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::Write { what: "export", path: self.target.clone(), source }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.finished {
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// Counts what passes.
+struct Counter<T> {
+    inner: T,
+    count: u64,
+}
+
+impl<T> Counter<T> {
+    fn new(inner: T) -> Self {
+        Self { inner, count: 0 }
+    }
+}
+
+impl<T: Write> Write for Counter<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.count += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<T: Read> Read for Counter<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.count += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_file_appears_only_when_it_is_whole_and_only_for_its_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("ck.cryopod");
+        let part = Part::begin(&target).unwrap();
+        part.file().unwrap().write_all(b"x").unwrap();
+        assert!(!target.exists());
+        part.finish().unwrap();
+        assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(Part::begin(&target), Err(Error::FileExists { .. })));
+    }
+
+    #[test]
+    fn a_failed_export_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = Part::begin(&dir.path().join("ck.cryopod")).unwrap();
+        part.file().unwrap();
+        drop(part);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

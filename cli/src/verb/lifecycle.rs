@@ -1,0 +1,169 @@
+//! The verbs that take one standalone container from state to state: create, start, kill, pause, resume, delete.
+
+use std::time::Duration;
+
+use cryopod_command::Limits;
+use cryopod_runtime::backend::Backend;
+use serde_json::json;
+
+use super::signal;
+use crate::args::{CreateArgs, DeleteArgs, IdArgs, KillArgs};
+use crate::context::{Context, need_root};
+use crate::error::Error;
+use crate::exit;
+use crate::pods;
+use crate::standalone::bundle::Bundle;
+use crate::standalone::registry::Entry;
+use crate::standalone::session::Begin;
+use crate::standalone::state::{State, Status};
+use crate::standalone::{self, detached};
+
+/// One call of a runtime; a freeze may wait for a task in the kernel.
+const CALL: Duration = Duration::from_secs(60);
+
+/// `cryopod create`.
+pub(crate) fn create(context: &Context, args: &CreateArgs) -> Result<u8, Error> {
+    need_root("create")?;
+    let entry = prepare(context, args)?;
+    let pid = detached::spawn(context, &entry, Begin::Create, args.pid_file.clone())
+        .inspect_err(|_| drop(entry.remove()))?;
+    context.output.note(&format!("{} is created (PID {pid}); `cryopod start {0}` lets it run", args.id));
+    report(context, &args.id, Status::Created)
+}
+
+/// Checks the bundle and takes the name; nothing runs yet.
+pub(super) fn prepare(context: &Context, args: &CreateArgs) -> Result<Entry, Error> {
+    let bundle = Bundle::open(&args.bundle)?;
+    let runtime = match &args.runtime {
+        Some(runtime) => runtime.clone(),
+        None => context.config()?.runtime.default.clone(),
+    };
+    let state = State::new(&args.id, bundle.dir, bundle.rootfs, runtime, bundle.terminal);
+    let entry = context.registry().claim(&args.id)?;
+    match entry.begin(&state) {
+        Ok(()) => Ok(entry),
+        Err(error) => {
+            drop(entry.remove());
+            Err(error)
+        }
+    }
+}
+
+/// `cryopod start`.
+pub(crate) fn start(context: &Context, args: &IdArgs) -> Result<u8, Error> {
+    let (entry, state) = in_status(context, &args.id, "start", &[Status::Created])?;
+    context.backend(Some(&state.runtime))?.start(&args.id, &limits(context))?;
+    entry.update(|state| state.started = true)?;
+    report(context, &args.id, Status::Running)
+}
+
+/// `cryopod kill`.
+pub(crate) fn kill(context: &Context, args: &KillArgs) -> Result<u8, Error> {
+    let number = signal::parse(&args.signal)?;
+    let alive = [Status::Created, Status::Running, Status::Paused];
+    let (_, state) = in_status(context, &args.id, "kill", &alive)?;
+    let pid = state.init.map_or(0, |init| init.pid);
+    context.backend(Some(&state.runtime))?.kill(&args.id, pid, number, args.all, &limits(context))?;
+    context.output.result(&json!({ "id": args.id, "signal": number }), |_| String::new())?;
+    Ok(exit::OK)
+}
+
+/// `cryopod pause`.
+pub(crate) fn pause(context: &Context, args: &IdArgs) -> Result<u8, Error> {
+    let (_, state) = in_status(context, &args.id, "pause", &[Status::Running])?;
+    context.backend(Some(&state.runtime))?.pause(&args.id, &limits(context))?;
+    report(context, &args.id, Status::Paused)
+}
+
+/// `cryopod resume`.
+pub(crate) fn resume(context: &Context, args: &IdArgs) -> Result<u8, Error> {
+    let (_, state) = in_status(context, &args.id, "resume", &[Status::Paused])?;
+    context.backend(Some(&state.runtime))?.resume(&args.id, &limits(context))?;
+    report(context, &args.id, Status::Running)
+}
+
+/// `cryopod delete`: each container by itself; one that fails does not keep the others.
+pub(crate) fn delete(context: &Context, args: &DeleteArgs) -> Result<u8, Error> {
+    let mut deleted = Vec::new();
+    let mut errors = Vec::new();
+    for id in &args.ids {
+        match delete_one(context, id, args.force) {
+            Ok(()) => deleted.push(id),
+            Err(error) => errors.push(error),
+        }
+    }
+    if !deleted.is_empty() {
+        context.output.result(&json!({ "deleted": deleted }), |_| String::new())?;
+    }
+    several(errors, args.ids.len())
+}
+
+/// The one error itself, or all of them in one.
+pub(super) fn several(mut errors: Vec<Error>, all: usize) -> Result<u8, Error> {
+    match (errors.len(), all) {
+        (0, _) => Ok(exit::OK),
+        (1, 1) => errors.pop().map_or(Ok(exit::OK), Err),
+        (failed, _) => {
+            let worst = errors.first().map_or(cryopod_checkpoint::kind::Kind::Internal, Error::kind);
+            let reasons = errors.iter().map(Error::to_string).collect::<Vec<_>>().join("; ");
+            Err(Error::Several { failed, all, worst, reasons })
+        }
+    }
+}
+
+fn delete_one(context: &Context, id: &str, force: bool) -> Result<(), Error> {
+    let Some(entry) = context.registry().find(id)? else {
+        if let Some(error) = pods::refusal(context, id, "delete")? {
+            return Err(error);
+        }
+        return if force { Ok(()) } else { Err(Error::NoContainer { id: id.to_owned() }) };
+    };
+    let state = State::load(entry.dir())?;
+    let status = state.as_ref().map(|state| standalone::status(context, state));
+    if let Some(status) = status.filter(|status| *status != Status::Stopped)
+        && !force
+    {
+        return Err(wrong_state(id, status, "be deleted"));
+    }
+    need_root("delete")?;
+    standalone::dispose(context, &entry, &limits(context))
+}
+
+/// The container, if it is in one of these states.
+pub(super) fn in_status(
+    context: &Context,
+    id: &str,
+    verb: &'static str,
+    wanted: &[Status],
+) -> Result<(Entry, State), Error> {
+    let Some(entry) = context.registry().find(id)? else {
+        return Err(pods::refusal(context, id, verb)?.unwrap_or(Error::NoContainer { id: id.to_owned() }));
+    };
+    need_root(verb)?;
+    let state = entry.state()?;
+    let status = standalone::status(context, &state);
+    if wanted.contains(&status) { Ok((entry, state)) } else { Err(wrong_state(id, status, verb)) }
+}
+
+fn wrong_state(id: &str, status: Status, verb: &'static str) -> Error {
+    let advice = match (status, verb) {
+        (Status::Creating, _) => "wait until it is created, or remove it: `cryopod delete --force`".to_owned(),
+        (Status::Running | Status::Paused | Status::Created, "be deleted") => {
+            format!("`cryopod delete --force {id}` kills it first")
+        }
+        (Status::Created, _) => format!("`cryopod start {id}` lets it run"),
+        (Status::Running, _) => format!("it runs; `cryopod pause {id}` stops it"),
+        (Status::Paused, _) => format!("`cryopod resume {id}` lets it go on"),
+        (Status::Stopped, _) => format!("`cryopod delete {id}` removes it, `cryopod restore {id}` brings it back"),
+    };
+    Error::ContainerState { id: id.to_owned(), status: status.word(), verb, advice }
+}
+
+fn report(context: &Context, id: &str, status: Status) -> Result<u8, Error> {
+    context.output.result(&json!({ "id": id, "status": status }), |_| String::new())?;
+    Ok(exit::OK)
+}
+
+fn limits(context: &Context) -> Limits {
+    context.signals.limits(CALL)
+}

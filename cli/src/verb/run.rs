@@ -1,0 +1,41 @@
+//! `cryopod run`: create and start, in the foreground until the process ends or detached.
+
+use serde_json::json;
+
+use super::lifecycle::prepare;
+use crate::args::RunArgs;
+use crate::context::{Context, need_root};
+use crate::error::Error;
+use crate::exit;
+use crate::standalone::detached;
+use crate::standalone::session::{Begin, Session};
+use crate::standalone::state::Status;
+use crate::standalone::stdio::Ends;
+use crate::standalone::{self};
+
+/// Runs a container; returns the code of its process.
+pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<u8, Error> {
+    need_root("run")?;
+    let entry = prepare(context, &args.create)?;
+    let pid_file = args.create.pid_file.clone();
+    if args.detach {
+        let pid = detached::spawn(context, &entry, Begin::Run, pid_file)
+            .inspect_err(|_| drop(entry.remove()))?;
+        let id = entry.id();
+        let value = json!({ "id": id, "status": Status::Running, "pid": pid });
+        context.output.result(&value, |_| id.to_owned())?;
+        return Ok(exit::OK);
+    }
+    let session = Session { context, entry: &entry, begin: Begin::Run, ends: Ends::Ours, pid_file };
+    stay(context, &session, args.keep)
+}
+
+/// Begins a container in the foreground and stays until it has ended.
+pub(super) fn stay(context: &Context, session: &Session<'_>, keep: bool) -> Result<u8, Error> {
+    let alive = session.begin()?;
+    let ended = session.wait(alive);
+    if !keep {
+        standalone::dispose(context, session.entry, &cryopod_command::Limits::within(super::TIDY))?;
+    }
+    Ok(ended?.code)
+}
