@@ -25,6 +25,10 @@ fn main() -> ExitCode {
         eprintln!("usage: cryopod-e2e SUITE [--full] [FILTER]\nsuites: {}", suites::names().join(" "));
         return ExitCode::from(2);
     };
+    if name == "--list" {
+        suites::names().iter().for_each(|name| println!("{name}"));
+        return ExitCode::SUCCESS;
+    }
     let rest: Vec<String> = args.collect();
     if name == "demo" {
         return match demo::run(&rest) {

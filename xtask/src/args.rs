@@ -12,6 +12,7 @@ use crate::deploy;
 use crate::image::Image;
 use crate::machine::{Machine, Shape};
 use crate::node::Node;
+use crate::test;
 
 /// Everything that is done with this repository besides plain cargo.
 #[derive(Debug, Parser)]
@@ -34,6 +35,10 @@ enum Verb {
         #[command(subcommand)]
         verb: NodeVerb,
     },
+    /// Run the tests; ends with `N passed, N failed`.
+    ///
+    /// Suites of the host need Rust only; those of the node build and boot one (root, about 12 GB of disk).
+    Test(test::Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -99,6 +104,7 @@ impl Args {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         match self.verb {
             Verb::Node { name, verb } => node(&name, verb),
+            Verb::Test(options) => test::run(&options),
         }
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! The host's C library is older than the node's or the same (Debian 12 and 13), so plain host builds run there.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use crate::node::{self, Node};
@@ -43,8 +42,7 @@ pub(crate) fn deploy(node: &Node) -> Result<(), Error> {
         return Err(Error::Build);
     }
     step.done();
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).unwrap_or_else(|| root.join("target"));
+    let target = repository::target();
     for (_, program) in PROGRAMS {
         let local = target.join("release").join(program);
         let key = Recipe::default().path(&local)?.key();

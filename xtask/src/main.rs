@@ -3,6 +3,7 @@
 mod args;
 mod cache;
 mod deploy;
+mod docs;
 mod host;
 mod image;
 mod lock;
@@ -14,6 +15,9 @@ mod quote;
 mod recipe;
 mod report;
 mod repository;
+mod stream;
+mod sys;
+mod test;
 
 use std::process::ExitCode;
 

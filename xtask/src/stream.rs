@@ -1,0 +1,145 @@
+//! Runs a program whose output is shown as it comes, with a deadline and an end on SIGINT or SIGTERM.
+//!
+//! The program is the leader of a process group of its own, and the whole group is ended: `cargo test` leaves test
+//! programs behind otherwise. What it left running in the background does not keep us waiting for its output.
+
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::sys;
+
+/// How long a group that was asked to end may take before it is killed.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long output is still read after the program itself has ended.
+const DRAIN: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(200);
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By itself, with this exit code.
+    Exited(i32),
+    /// By a signal that we did not send.
+    Signalled(i32),
+    /// By us, since its time was over.
+    TimedOut,
+    /// By us, since we were interrupted.
+    Interrupted,
+}
+
+/// Runs `command` until `until`; each line that it prints on either stream goes to `line`.
+pub(crate) fn stream(mut command: Command, until: Instant, mut line: impl FnMut(&str)) -> io::Result<End> {
+    // One pipe for both streams, so that they stay in order.
+    let (reader, writer) = io::pipe()?;
+    let second = writer.try_clone()?;
+    command.stdin(Stdio::null()).stdout(writer).stderr(second).process_group(0);
+    let mut child = command.spawn()?;
+    // It holds our ends of the pipe.
+    drop(command);
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        let mut reader = BufReader::new(reader);
+        let mut bytes = Vec::new();
+        while matches!(reader.read_until(b'\n', &mut bytes), Ok(count) if count > 0) {
+            if sender.send(String::from_utf8_lossy(&bytes).trim_end().to_owned()).is_err() {
+                return;
+            }
+            bytes.clear();
+        }
+    });
+    let mut ended = None;
+    loop {
+        match lines.recv_timeout(TICK) {
+            Ok(text) => line(&text),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) if ended.is_some() => break,
+            Err(RecvTimeoutError::Disconnected) => thread::sleep(TICK),
+        }
+        match ended {
+            Some((_, at)) if Instant::now() > at + DRAIN => break,
+            Some(_) => {}
+            None if sys::interrupted() => return end(&mut child, End::Interrupted),
+            None if Instant::now() > until => return end(&mut child, End::TimedOut),
+            None => ended = child.try_wait()?.map(|status| (status, Instant::now())),
+        }
+    }
+    Ok(ended.map_or(End::Exited(0), |(status, _)| how(status)))
+}
+
+fn how(status: ExitStatus) -> End {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => End::Exited(code),
+        (None, signal) => End::Signalled(signal.unwrap_or_default()),
+    }
+}
+
+fn end(child: &mut Child, how: End) -> io::Result<End> {
+    let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+    // Errors mean that nobody is left in the group.
+    killpg(group, Signal::SIGTERM).ok();
+    let patience = Instant::now() + GRACE;
+    while child.try_wait()?.is_none() && Instant::now() < patience {
+        thread::sleep(Duration::from_millis(50));
+    }
+    killpg(group, Signal::SIGKILL).ok();
+    child.wait()?;
+    Ok(how)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(30)
+    }
+
+    #[test]
+    fn lines_of_both_streams_arrive_in_order_and_the_exit_code_is_kept() {
+        let mut lines = Vec::new();
+        let end = stream(sh("echo a; echo b >&2; printf c; exit 3"), soon(), |l| lines.push(l.to_owned()));
+        assert_eq!(end.unwrap(), End::Exited(3));
+        assert_eq!(lines, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_program_that_outlives_its_time_is_ended_with_its_children() {
+        let mut pid = 0;
+        let script = "sleep 1000 & echo $!; wait";
+        let end =
+            stream(sh(script), Instant::now() + Duration::from_millis(600), |l| pid = l.parse().unwrap());
+        assert_eq!(end.unwrap(), End::TimedOut);
+        let alive = || crate::node::process_start(pid).is_some();
+        let patience = Instant::now() + Duration::from_secs(5);
+        while alive() && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!alive(), "the child {pid} is still there");
+    }
+
+    #[test]
+    fn a_child_in_the_background_that_holds_the_output_does_not_hold_us() {
+        let began = Instant::now();
+        let end = stream(sh("sleep 20 & echo done"), soon(), |_| {});
+        assert_eq!(end.unwrap(), End::Exited(0));
+        assert!(began.elapsed() < Duration::from_secs(15), "took {:?}", began.elapsed());
+    }
+
+    #[test]
+    fn an_end_by_a_signal_is_told_from_an_exit_code() {
+        assert_eq!(stream(sh("kill -9 $$"), soon(), |_| {}).unwrap(), End::Signalled(9));
+    }
+}
