@@ -8,11 +8,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::cache::Cache;
-use crate::deploy;
 use crate::image::Image;
 use crate::machine::{Machine, Shape};
 use crate::node::Node;
-use crate::test;
+use crate::{bench, demo, deploy, exchange, test};
 
 /// Everything that is done with this repository besides plain cargo.
 #[derive(Debug, Parser)]
@@ -39,6 +38,10 @@ enum Verb {
     ///
     /// Suites of the host need Rust only; those of the node build and boot one (root, about 12 GB of disk).
     Test(test::Options),
+    /// A running pod is frozen, deleted and brought back, on a fresh node; ends with `demo: ok`.
+    Demo(demo::Options),
+    /// cryopod beside containerd's own shim, on a fresh node: starts, memory, freeze, checkpoint, restore.
+    Bench(bench::Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -83,6 +86,12 @@ enum NodeVerb {
     Shell,
     /// Build cryopod and install it in the node, if it changed.
     Deploy,
+    /// Give the node another containerd.
+    Containerd {
+        /// Which one.
+        #[arg(value_enum)]
+        version: demo::Containerd,
+    },
     /// Shut the node down; its disks stay.
     Down {
         /// All nodes.
@@ -105,6 +114,8 @@ impl Args {
         match self.verb {
             Verb::Node { name, verb } => node(&name, verb),
             Verb::Test(options) => test::run(&options),
+            Verb::Demo(options) => demo::run(&options),
+            Verb::Bench(options) => bench::run(&options),
         }
     }
 }
@@ -130,6 +141,9 @@ fn node(name: &str, verb: NodeVerb) -> Result<ExitCode, Box<dyn Error>> {
             }
         }
         NodeVerb::Deploy => deploy::deploy(&Node::find(&cache, name)?)?,
+        NodeVerb::Containerd { version } => {
+            exchange::exchange(&cache, &Node::find(&cache, name)?, version)?;
+        }
         NodeVerb::Down { all: true } => {
             for name in Machine::names(&cache) {
                 Machine::new(&cache, &name)?.down()?;

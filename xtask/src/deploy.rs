@@ -2,6 +2,7 @@
 //!
 //! The host's C library is older than the node's or the same (Debian 12 and 13), so plain host builds run there.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::node::{self, Node};
@@ -9,12 +10,35 @@ use crate::progress::Step;
 use crate::recipe::{self, Recipe};
 use crate::repository;
 
-/// Package and program.
-const PROGRAMS: &[(&str, &str)] = &[
-    ("cryopod-shim", "containerd-shim-cryopod-v2"),
-    ("cryopod-cli", "cryopod"),
-    ("cryopod-e2e", "cryopod-e2e"),
+/// A program of this workspace.
+struct Program {
+    package: &'static str,
+    /// Its name in the node.
+    name: &'static str,
+    /// Example and feature of the package, for programs that are examples.
+    example: Option<(&'static str, &'static str)>,
+}
+
+const PROGRAMS: &[Program] = &[
+    Program { package: "cryopod-shim", name: "containerd-shim-cryopod-v2", example: None },
+    Program { package: "cryopod-cli", name: "cryopod", example: None },
+    Program { package: "cryopod-e2e", name: "cryopod-e2e", example: None },
+    Program {
+        package: "cryopod-zfs",
+        name: "zfs-conformance",
+        example: Some(("conformance", "conformance")),
+    },
 ];
+
+impl Program {
+    /// Where cargo puts it, relative to its target folder.
+    fn built(&self) -> PathBuf {
+        match self.example {
+            Some((example, _)) => Path::new("release/examples").join(example),
+            None => Path::new("release").join(self.name),
+        }
+    }
+}
 
 /// Why the programs are not in the node.
 #[derive(Debug, thiserror::Error)]
@@ -31,21 +55,19 @@ pub(crate) enum Error {
 
 /// Builds and installs; programs that the node has already are left alone.
 pub(crate) fn deploy(node: &Node) -> Result<(), Error> {
-    let root = repository::root();
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(&root).args(["build", "--quiet", "--release"]);
-    for (package, _) in PROGRAMS {
-        cargo.args(["--package", package]);
-    }
     let step = Step::begin("building cryopod", None);
-    if !cargo.status().map_err(Error::Cargo)?.success() {
-        return Err(Error::Build);
+    let plain = PROGRAMS.iter().filter(|program| program.example.is_none());
+    cargo(plain.flat_map(|program| ["--package", program.package]))?;
+    for program in PROGRAMS {
+        if let Some((example, feature)) = program.example {
+            cargo(["--package", program.package, "--features", feature, "--example", example])?;
+        }
     }
     step.done();
-    let target = repository::target();
-    for (_, program) in PROGRAMS {
-        let local = target.join("release").join(program);
+    for program in PROGRAMS {
+        let local = repository::target().join(program.built());
         let key = Recipe::default().path(&local)?.key();
+        let program = program.name;
         let mark = format!("/usr/local/lib/cryopod-deployed/{program}");
         if node.run(["cat", &mark])?.stdout.trim() == key {
             continue;
@@ -61,4 +83,10 @@ pub(crate) fn deploy(node: &Node) -> Result<(), Error> {
         step.done();
     }
     Ok(())
+}
+
+fn cargo(arguments: impl IntoIterator<Item = &'static str>) -> Result<(), Error> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(repository::root()).args(["build", "--quiet", "--release"]).args(arguments);
+    if cargo.status().map_err(Error::Cargo)?.success() { Ok(()) } else { Err(Error::Build) }
 }

@@ -1,9 +1,12 @@
 //! `cargo xtask`: everything that is done with this repository besides plain cargo. `cargo xtask --help` is the manual.
 
 mod args;
+mod bench;
 mod cache;
+mod demo;
 mod deploy;
 mod docs;
+mod exchange;
 mod host;
 mod image;
 mod lock;
@@ -15,6 +18,7 @@ mod quote;
 mod recipe;
 mod report;
 mod repository;
+mod session;
 mod stream;
 mod sys;
 mod test;

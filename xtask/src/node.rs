@@ -71,6 +71,13 @@ impl Node {
         command
     }
 
+    /// The same with a terminal in the node, for output that is drawn for people.
+    pub(crate) fn command_with_terminal<A: AsRef<str>>(&self, argv: impl IntoIterator<Item = A>) -> Command {
+        let mut command = ssh::client(self);
+        command.arg("-t").arg("root@node").arg("--").arg(crate::quote::line(argv));
+        command
+    }
+
     /// A local command that opens an interactive shell in the node.
     pub(crate) fn shell(&self) -> Command {
         let mut command = ssh::client(self);

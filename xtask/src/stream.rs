@@ -3,7 +3,7 @@
 //! The program is the leader of a process group of its own, and the whole group is ended: `cargo test` leaves test
 //! programs behind otherwise. What it left running in the background does not keep us waiting for its output.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, PipeReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -34,12 +34,41 @@ pub(crate) enum End {
     Interrupted,
 }
 
+impl End {
+    /// An end other than success, in words.
+    pub(crate) fn good(self) -> Result<(), String> {
+        match self {
+            Self::Exited(0) => Ok(()),
+            Self::Exited(code) => Err(format!("exit code {code}; what it said is above")),
+            Self::Signalled(signal) => Err(format!("ended by signal {signal}")),
+            Self::TimedOut => Err("its time was over before it ended".into()),
+            Self::Interrupted => Err("interrupted".into()),
+        }
+    }
+}
+
 /// Runs `command` until `until`; each line that it prints on either stream goes to `line`.
-pub(crate) fn stream(mut command: Command, until: Instant, mut line: impl FnMut(&str)) -> io::Result<End> {
+pub(crate) fn stream(mut command: Command, until: Instant, line: impl FnMut(&str)) -> io::Result<End> {
     // One pipe for both streams, so that they stay in order.
     let (reader, writer) = io::pipe()?;
-    let second = writer.try_clone()?;
-    command.stdin(Stdio::null()).stdout(writer).stderr(second).process_group(0);
+    command.stderr(writer.try_clone()?).stdout(writer);
+    read(command, reader, until, line)
+}
+
+/// The same for standard output; standard error is passed through.
+pub(crate) fn stream_stdout(mut command: Command, until: Instant, line: impl FnMut(&str)) -> io::Result<End> {
+    let (reader, writer) = io::pipe()?;
+    command.stdout(writer);
+    read(command, reader, until, line)
+}
+
+fn read(
+    mut command: Command,
+    reader: PipeReader,
+    until: Instant,
+    mut line: impl FnMut(&str),
+) -> io::Result<End> {
+    command.stdin(Stdio::null()).process_group(0);
     let mut child = command.spawn()?;
     // It holds our ends of the pipe.
     drop(command);
@@ -71,6 +100,28 @@ pub(crate) fn stream(mut command: Command, until: Instant, mut line: impl FnMut(
         }
     }
     Ok(ended.map_or(End::Exited(0), |(status, _)| how(status)))
+}
+
+/// Runs `command` until `until` on our own streams, without standard input: for programs that draw on the terminal.
+pub(crate) fn attended(mut command: Command, until: Instant) -> io::Result<End> {
+    let mut child = command.stdin(Stdio::null()).process_group(0).spawn()?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(how(status));
+        }
+        if sys::interrupted() {
+            return end(&mut child, End::Interrupted);
+        }
+        if Instant::now() > until {
+            return end(&mut child, End::TimedOut);
+        }
+        thread::sleep(TICK);
+    }
+}
+
+/// Runs `command` with our terminal as its own, in our process group: what is typed goes to it.
+pub(crate) fn foreground(command: &mut Command) -> io::Result<End> {
+    command.status().map(how)
 }
 
 fn how(status: ExitStatus) -> End {

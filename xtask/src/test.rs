@@ -13,7 +13,7 @@ use std::error::Error;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use self::inside::Inside;
+use self::inside::{Inside, Wish};
 use self::outcome::Outcome;
 use self::suites::{Place, SUITES, Suite};
 use crate::cache::Cache;
@@ -68,9 +68,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
             }
             _ => suite_outcome(suite, options, &mut inside, deadline),
         };
-        if !suite.only_full.is_empty() && !options.full {
-            outcome.left_out.push(suite.only_full.to_owned());
-        }
         outcome.time = start.elapsed();
         println!(
             "== {}: {} passed, {} failed in {} ==",
@@ -86,7 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         table.check("every suite is in the table", inside.nothing_unknown());
         outcomes.push(("table", table));
     }
-    inside.end();
+    drop(inside);
     print!("{}", closing::report(&outcomes, began.elapsed()));
     let failed = outcomes.iter().any(|(_, outcome)| outcome.failed > 0);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -114,9 +111,6 @@ fn list() {
             Place::Node(_) => "node",
         };
         println!("{:<12} {place}  {}", suite.name, suite.about);
-        if !suite.only_full.is_empty() {
-            println!("{:<18}only with --full: {}", "", suite.only_full);
-        }
     }
 }
 
@@ -127,9 +121,10 @@ fn suite_outcome(
     deadline: Option<Instant>,
 ) -> Outcome {
     let budget = if options.full { suite.budget * 4 } else { suite.budget };
-    // Making the node ready is not on the suite's own budget.
-    if let Place::Node(argv) = suite.place {
-        return inside.suite(suite, argv, options.full, options.filter.as_deref(), budget, deadline);
+    if let Place::Node(programs) = suite.place {
+        // Making the node ready is not on the suite's own budget.
+        let wish = Wish { full: options.full, filter: options.filter.as_deref(), budget, deadline };
+        return inside.suite(suite, programs, &wish);
     }
     let until = Instant::now() + budget;
     let until = deadline.map_or(until, |end| until.min(end));
@@ -151,12 +146,6 @@ fn suite_outcome(
 
 /// Runs a program, what it prints on our standard output; an error says how it ended.
 fn shown(command: Command, until: Instant) -> Result<(), String> {
-    match stream::stream(command, until, |line| println!("{line}")) {
-        Ok(stream::End::Exited(0)) => Ok(()),
-        Ok(stream::End::Exited(code)) => Err(format!("exit code {code}; what it said is above")),
-        Ok(stream::End::Signalled(signal)) => Err(format!("ended by signal {signal}")),
-        Ok(stream::End::TimedOut) => Err("its time was over before it ended".into()),
-        Ok(stream::End::Interrupted) => Err("interrupted".into()),
-        Err(error) => Err(format!("cannot start it: {error}")),
-    }
+    let end = stream::stream(command, until, |line| println!("{line}"));
+    end.map_err(|error| format!("cannot start it: {error}"))?.good()
 }

@@ -51,6 +51,22 @@ impl Tools {
         Self { name: "cribench", destination: "usr/local/bin", version: None, tests: &[] },
     ];
 
+    /// A containerd with the bootstrap of shims as it was before 2.3; nodes get it on demand.
+    pub(crate) const OLDER_CONTAINERD: Self = Self {
+        name: "containerd-2.2",
+        destination: "usr/local/lib/containerd-2.2",
+        version: Some((
+            "github.com/containerd/containerd/v2/version.Version",
+            "github.com/containerd/containerd/v2",
+        )),
+        tests: &[],
+    };
+
+    /// The folder of the built programs.
+    pub(crate) fn programs(&self, cache: &Cache) -> Result<PathBuf, Error> {
+        Ok(self.layer(cache)?.dir)
+    }
+
     fn module(&self) -> PathBuf {
         repository::root().join("e2e/tools").join(self.name)
     }

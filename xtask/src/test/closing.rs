@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::outcome::Outcome;
 
+const SHOWN: usize = 10;
+
 /// The text; its last line is `N passed, N failed` over all suites.
 pub(super) fn report(outcomes: &[(&str, Outcome)], total: Duration) -> String {
     let mut text = String::from("\nsuite         passed  failed    time\n");
@@ -24,12 +26,21 @@ pub(super) fn report(outcomes: &[(&str, Outcome)], total: Duration) -> String {
             write!(text, "\n{title}\n{}", lines.concat()).ok();
         }
     };
-    section("left out (run with --full):", &|outcome| outcome.left_out.clone());
+    section("left out (run with --full):", &|outcome| shortened(&outcome.left_out));
     section("failed:", &|outcome| outcome.failures.clone());
     let passed: u64 = outcomes.iter().map(|(_, outcome)| outcome.passed).sum();
     let failed: u64 = outcomes.iter().map(|(_, outcome)| outcome.failed).sum();
     text.push_str(&format!("\nin {} minutes\n{passed} passed, {failed} failed\n", clock(total)));
     text
+}
+
+/// The first ones; each suite has printed all of its own above.
+fn shortened(items: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = items.iter().take(SHOWN).cloned().collect();
+    if items.len() > SHOWN {
+        lines.push(format!("and {} more, listed where the suite ends", items.len() - SHOWN));
+    }
+    lines
 }
 
 /// `3:07`.

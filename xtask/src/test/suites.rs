@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The program with most of the suites; what it leaves out without `--full` it says itself.
+pub(super) const E2E: &str = "cryopod-e2e";
+
 /// Where a suite runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -9,8 +12,8 @@ pub(super) enum Place {
     Cargo,
     /// The documentation's checks, on this host.
     Docs,
-    /// A program inside the node; `--full` is added to its arguments when it is asked for.
-    Node(&'static [&'static str]),
+    /// Programs inside the node; `--full` is added to the arguments of `cryopod-e2e` when it is asked for.
+    Node(&'static [&'static [&'static str]]),
 }
 
 /// One suite.
@@ -21,8 +24,6 @@ pub(super) struct Suite {
     pub(super) place: Place,
     /// A suite that is not done by then hangs: several times what it takes on two emulated processors.
     pub(super) budget: Duration,
-    /// What only `--full` runs.
-    pub(super) only_full: &'static str,
 }
 
 const fn minutes(minutes: u64) -> Duration {
@@ -36,21 +37,45 @@ pub(super) const SUITES: &[Suite] = &[
         about: "formatting, lints, unit, property and doc tests of every crate",
         place: Place::Cargo,
         budget: minutes(30),
-        only_full: "",
     },
     Suite {
         name: "docs",
         about: "links, quoted command lines, marked examples, generated pages",
         place: Place::Docs,
         budget: minutes(10),
-        only_full: "",
+    },
+    Suite {
+        name: "zfs",
+        about: "the conformance cases on a real pool, through the zfs command and through libzfs_core",
+        place: Place::Node(&[
+            &["zfs-conformance", "cli", "tank/conformance"],
+            &["zfs-conformance", "lzc", "tank/conformance"],
+        ]),
+        budget: minutes(15),
     },
     Suite {
         name: "oci",
         about: "pods through CRI with crun and runc: run, exec, stop, logs, events",
-        place: Place::Node(&["cryopod-e2e", "oci"]),
+        place: Place::Node(&[&[E2E, "oci"]]),
         budget: minutes(20),
-        only_full: "",
+    },
+    Suite {
+        name: "checkpoint",
+        about: "capture, store and restore of pods and bundles, by every front door",
+        place: Place::Node(&[&[E2E, "checkpoint"]]),
+        budget: minutes(25),
+    },
+    Suite {
+        name: "matrix",
+        about: "workloads by runtime: checkpoint, restore, go on",
+        place: Place::Node(&[&[E2E, "matrix"]]),
+        budget: minutes(20),
+    },
+    Suite {
+        name: "critest",
+        about: "the validation suite of cri-tools in both sandboxer modes, beside containerd's own shim",
+        place: Place::Node(&[&[E2E, "critest"]]),
+        budget: minutes(25),
     },
 ];
 
@@ -62,7 +87,7 @@ pub(super) fn find(name: &str) -> Option<&'static Suite> {
 /// Suites of the table that run in the node by `cryopod-e2e`.
 pub(super) fn of_e2e() -> impl Iterator<Item = &'static str> {
     SUITES.iter().filter_map(|suite| match suite.place {
-        Place::Node(["cryopod-e2e", name]) => Some(*name),
+        Place::Node([[program, name]]) if *program == E2E => Some(*name),
         _ => None,
     })
 }
