@@ -27,5 +27,7 @@ pub mod store;
 pub mod swap;
 mod sys;
 pub mod target;
+#[cfg(test)]
+mod testing;
 pub mod timeline;
 mod tree;

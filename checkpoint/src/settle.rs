@@ -14,7 +14,10 @@
 
 mod adopt;
 mod ship;
+#[cfg(test)]
+mod tests;
 
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -189,35 +192,27 @@ fn while_unwanted<T>(
     work: impl FnOnce(&Limits) -> T,
 ) -> (T, bool) {
     let cancel = Cancel::new();
-    let done = Cancel::new();
     let inner = Limits { deadline: limits.deadline, cancel: Some(cancel.clone()) };
+    // Nothing is ever sent: the watcher ends when its sender goes, also while a panic unwinds.
+    let (working, done) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            while !done.is_cancelled() {
+        let watcher = scope.spawn(move || {
+            loop {
                 let stopped = limits.cancel.as_ref().is_some_and(Cancel::is_cancelled);
                 let wanted = names.iter().any(|name| store.locks.is_wanted(name));
                 if stopped || wanted {
                     cancel.cancel();
                     return wanted;
                 }
-                thread::sleep(LOOK_EVERY);
+                if done.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
+                    return false;
+                }
             }
-            false
         });
-        let finished = Finish(&done);
         let result = work(&inner);
-        drop(finished);
+        drop(working);
         (result, watcher.join().unwrap_or(false))
     })
-}
-
-/// Ends the watcher even when the work panics; the scope would wait for it for ever.
-struct Finish<'a>(&'a Cancel);
-
-impl Drop for Finish<'_> {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
 }
 
 /// The lock of a dataset, by what it is and not by its name.

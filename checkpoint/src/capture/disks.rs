@@ -161,7 +161,7 @@ impl<'a> Instant<'a> {
         progress: &mut Progress,
     ) -> Result<DiskContent, CaptureError> {
         let to = self.content.disk(&disk.stored());
-        Content::create(&to)?;
+        self.content.create(&to)?;
         let copied = match tree::copy(from, &to, Existing::Refuse, progress.budget, self.limits) {
             Ok(copied) => copied,
             Err(TreeError::TooLarge { .. }) => return Err(too_large(disk, from, self.bound).into()),

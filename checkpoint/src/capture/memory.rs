@@ -132,7 +132,7 @@ fn image_dir(
     rounds: &Rounds,
 ) -> Result<ImageDir, CaptureError> {
     let dir = content.round(&member.name, name);
-    Content::create(&dir)?;
+    content.create(&dir)?;
     let parent = rounds.names.last().map(|last| format!("../{last}").into());
     Ok(ImageDir { dir, parent })
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cryopod_command::Limits;
@@ -55,9 +57,19 @@ impl Content {
         self.dir.join("disks").join(stored)
     }
 
-    /// Makes an empty directory.
-    pub(crate) fn create(path: &Path) -> Result<(), StoreError> {
-        durable::private_dir(path).map_err(StoreError::io("create", path))
+    /// Makes a directory below `images` or `disks`. Never those themselves: when the memory dataset is gone, nothing may
+    /// be written to what lies under its mount point.
+    pub(crate) fn create(&self, path: &Path) -> Result<(), StoreError> {
+        let tops = ["images", "disks"].map(|top| self.dir.join(top));
+        let missing: Vec<&Path> =
+            path.ancestors().take_while(|at| !tops.iter().any(|top| top == at)).collect();
+        for dir in missing.into_iter().rev() {
+            match fs::DirBuilder::new().mode(0o700).create(dir) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.map_err(StoreError::io("create", dir))?,
+            }
+        }
+        Ok(())
     }
 
     /// Hashes the images of a member and makes them durable.
@@ -103,7 +115,7 @@ impl Content {
         let damaged = |damage| StoreError::Damaged { id: id.clone(), damage };
         let length = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(damaged(Damage::Missing(manifest::FILE_NAME.to_owned())));
             }
             Err(source) => return Err(StoreError::io("examine", &path)(source)),
@@ -215,7 +227,7 @@ fn files(dir: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
         if kind.is_file() {
             found.push((name, item.path()));
         } else if !(kind.is_symlink() && name == PARENT) {
-            let source = std::io::Error::other("an image directory holds regular files only");
+            let source = io::Error::other("an image directory holds regular files only");
             return Err(StoreError::io("accept", &item.path())(source));
         }
     }

@@ -23,6 +23,7 @@ impl ZfsStore {
         let Some(dataset) = self.dataset(id, limits)? else {
             // Killed between the snapshot and the draft, or after the draft was removed.
             self.drop_sources(sources, limits)?;
+            self.clear_mountpoint(id);
             return Ok(Deleted::Gone);
         };
         fault::step("delete.mark")?;
@@ -34,19 +35,30 @@ impl ZfsStore {
         self.drop_sources(&names, limits)?;
         fault::step("delete.move")?;
         let trash = self.fresh_name("trash", id.as_str())?;
-        match self.zfs.unmount(&self.memory(id)?, limits) {
+        let unmounted = match self.zfs.unmount(&self.memory(id)?, limits) {
             // Images in use by a restore that began before: they go with the reaping.
-            Err(error) if error.is_busy() || error.is_not_found() => {}
-            other => other?,
-        }
+            Err(error) if error.is_busy() => false,
+            Err(error) if error.is_not_found() => true,
+            other => other.map(|()| true)?,
+        };
         self.zfs.rename(&dataset.name, &trash, Rename { keep_mounts: true, parents: false }, limits)?;
-        let mountpoint = self.content(id);
-        if let Some(parent) = mountpoint.dir().parent() {
-            // Empty directories under a mount that is gone; a busy mount keeps them.
-            std::fs::remove_dir(mountpoint.dir()).and_then(|()| std::fs::remove_dir(parent)).ok();
+        if unmounted {
+            self.clear_mountpoint(id);
         }
         fault::step("delete.destroy")?;
         self.reap_one(&trash, limits)
+    }
+
+    /// Removes the directory that the memory dataset was mounted on.
+    fn clear_mountpoint(&self, id: &CheckpointId) {
+        let content = self.content(id);
+        let dir = content.dir().parent().unwrap_or_else(|| content.dir());
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %dir.display(), %error, "an empty mount point stays");
+            }
+            _ => {}
+        }
     }
 
     fn drop_sources(&self, names: &[SnapshotName], limits: &Limits) -> Result<(), StoreError> {
