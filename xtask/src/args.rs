@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::image::Image;
 use crate::machine::{Machine, Shape};
 use crate::node::Node;
-use crate::{bench, demo, deploy, exchange, test};
+use crate::{bench, demo, deploy, docs, exchange, test};
 
 /// Everything that is done with this repository besides plain cargo.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ enum Verb {
     ///
     /// Suites of the host need Rust only; those of the node build and boot one (root, about 12 GB of disk).
     Test(test::Options),
+    /// The reference pages that are made from the code.
+    Docs(docs::Options),
     /// A running pod is frozen, deleted and brought back, on a fresh node; ends with `demo: ok`.
     Demo(demo::Options),
     /// cryopod beside containerd's own shim, on a fresh node: starts, memory, freeze, checkpoint, restore.
@@ -85,7 +87,11 @@ enum NodeVerb {
     /// Open a shell in the node.
     Shell,
     /// Build cryopod and install it in the node, if it changed.
-    Deploy,
+    Deploy {
+        /// Built as it is installed and benchmarked: smaller, takes longer.
+        #[arg(long)]
+        dist: bool,
+    },
     /// Give the node another containerd.
     Containerd {
         /// Which one.
@@ -114,6 +120,7 @@ impl Args {
         match self.verb {
             Verb::Node { name, verb } => node(&name, verb),
             Verb::Test(options) => test::run(&options),
+            Verb::Docs(options) => docs::run(&options).map(|()| ExitCode::SUCCESS),
             Verb::Demo(options) => demo::run(&options),
             Verb::Bench(options) => bench::run(&options),
         }
@@ -140,7 +147,10 @@ fn node(name: &str, verb: NodeVerb) -> Result<ExitCode, Box<dyn Error>> {
                 }
             }
         }
-        NodeVerb::Deploy => deploy::deploy(&Node::find(&cache, name)?)?,
+        NodeVerb::Deploy { dist } => {
+            let profile = if dist { deploy::Profile::Dist } else { deploy::Profile::Release };
+            deploy::deploy(&Node::find(&cache, name)?, profile)?;
+        }
         NodeVerb::Containerd { version } => {
             exchange::exchange(&cache, &Node::find(&cache, name)?, version)?;
         }

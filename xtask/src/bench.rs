@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     sys::note_interrupts()?;
     let cache = Cache::from_env()?;
     let mut session = Session::new(&cache, "bench", options.node.as_deref());
-    let node = session.make(None)?;
+    let node = session.make(&["--dist"], None)?;
     let mut argv = vec!["cryopod-e2e", "bench"];
     argv.extend(options.json.then_some("--json"));
     argv.extend(options.quick.then_some("--quick"));

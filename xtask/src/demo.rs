@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     sys::note_interrupts()?;
     let cache = Cache::from_env()?;
     let mut session = Session::new(&cache, "demo", options.node.as_deref());
-    let node = session.make(None)?;
+    let node = session.make(&[], None)?;
     if options.containerd == Containerd::Older {
         session.verb(&["containerd", "2.2"], Instant::now() + LONGEST)?;
     }

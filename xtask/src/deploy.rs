@@ -19,6 +19,24 @@ struct Program {
     example: Option<(&'static str, &'static str)>,
 }
 
+/// How it is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// For tests: quick to build again.
+    Release,
+    /// As it is installed, for figures.
+    Dist,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Dist => "dist",
+        }
+    }
+}
+
 const PROGRAMS: &[Program] = &[
     Program { package: "cryopod-shim", name: "containerd-shim-cryopod-v2", example: None },
     Program { package: "cryopod-cli", name: "cryopod", example: None },
@@ -32,10 +50,10 @@ const PROGRAMS: &[Program] = &[
 
 impl Program {
     /// Where cargo puts it, relative to its target folder.
-    fn built(&self) -> PathBuf {
+    fn built(&self, profile: Profile) -> PathBuf {
         match self.example {
-            Some((example, _)) => Path::new("release/examples").join(example),
-            None => Path::new("release").join(self.name),
+            Some((example, _)) => Path::new(profile.name()).join("examples").join(example),
+            None => Path::new(profile.name()).join(self.name),
         }
     }
 }
@@ -54,18 +72,18 @@ pub(crate) enum Error {
 }
 
 /// Builds and installs; programs that the node has already are left alone.
-pub(crate) fn deploy(node: &Node) -> Result<(), Error> {
+pub(crate) fn deploy(node: &Node, profile: Profile) -> Result<(), Error> {
     let step = Step::begin("building cryopod", None);
     let plain = PROGRAMS.iter().filter(|program| program.example.is_none());
-    cargo(plain.flat_map(|program| ["--package", program.package]))?;
+    cargo(profile, plain.flat_map(|program| ["--package", program.package]))?;
     for program in PROGRAMS {
         if let Some((example, feature)) = program.example {
-            cargo(["--package", program.package, "--features", feature, "--example", example])?;
+            cargo(profile, ["--package", program.package, "--features", feature, "--example", example])?;
         }
     }
     step.done();
     for program in PROGRAMS {
-        let local = repository::target().join(program.built());
+        let local = repository::target().join(program.built(profile));
         let key = Recipe::default().path(&local)?.key();
         let program = program.name;
         let mark = format!("/usr/local/lib/cryopod-deployed/{program}");
@@ -85,8 +103,11 @@ pub(crate) fn deploy(node: &Node) -> Result<(), Error> {
     Ok(())
 }
 
-fn cargo(arguments: impl IntoIterator<Item = &'static str>) -> Result<(), Error> {
+fn cargo(profile: Profile, arguments: impl IntoIterator<Item = &'static str>) -> Result<(), Error> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(repository::root()).args(["build", "--quiet", "--release"]).args(arguments);
+    cargo
+        .current_dir(repository::root())
+        .args(["build", "--quiet", "--profile", profile.name()])
+        .args(arguments);
     if cargo.status().map_err(Error::Cargo)?.success() { Ok(()) } else { Err(Error::Build) }
 }

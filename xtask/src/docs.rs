@@ -2,13 +2,16 @@
 //! ```` ```console tested ```` run, and generated pages are what the code would generate now.
 
 mod commands;
+mod definitions;
+mod generated;
 mod links;
 mod markdown;
 
+use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
 
@@ -19,6 +22,31 @@ use crate::{repository, stream};
 
 /// The info string of console blocks whose commands are run, each in a shell at the root of the repository.
 const TESTED: &str = "console tested";
+/// Of cryopod and the example that the pages are made from.
+const LONGEST_BUILD: Duration = Duration::from_secs(20 * 60);
+
+/// Which pages to write.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Write the pages that are made from the code.
+    #[arg(long, required = true)]
+    write: bool,
+}
+
+/// Writes the generated pages that differ.
+pub(crate) fn run(_options: &Options) -> Result<(), Box<dyn Error>> {
+    let root = repository::root();
+    for (path, text) in generated::pages(&root, Instant::now() + LONGEST_BUILD)? {
+        let file = root.join(&path);
+        if fs::read_to_string(&file).is_ok_and(|there| there == text) {
+            println!("{path}: unchanged");
+        } else {
+            fs::write(&file, text)?;
+            println!("{path}: written");
+        }
+    }
+    Ok(())
+}
 
 /// Runs every check and reports each by name.
 pub(crate) fn check(until: Instant, mut report: impl FnMut(&str, Result<(), String>)) {
@@ -27,6 +55,17 @@ pub(crate) fn check(until: Instant, mut report: impl FnMut(&str, Result<(), Stri
         Ok(pages) => pages,
         Err(why) => return report("the Markdown files of the repository", Err(why)),
     };
+    match generated::pages(&root, until) {
+        Err(why) => report("generated pages", Err(why)),
+        Ok(generated) => {
+            for (path, text) in generated {
+                let same = fs::read_to_string(root.join(&path)).is_ok_and(|there| there == text);
+                let result =
+                    if same { Ok(()) } else { Err("differs; run `cargo xtask docs --write`".into()) };
+                report(&format!("{path}: is what the code says"), result);
+            }
+        }
+    }
     let cryopod = build_cryopod(&root, until);
     let ask = |program: &str, path: &[String]| match (program, &cryopod) {
         ("xtask", _) => help_of_xtask(path),
@@ -39,7 +78,7 @@ pub(crate) fn check(until: Instant, mut report: impl FnMut(&str, Result<(), Stri
         report(&format!("{}: command lines", path.display()), all_good(&manuals.wrong(page)));
         for fence in page.fences.iter().filter(|fence| fence.info == TESTED) {
             for (line, command) in fence.commands() {
-                report(&format!("{}:{line}: {command}", path.display()), run(&root, &command, until));
+                report(&format!("{}:{line}: {command}", path.display()), example(&root, &command, until));
             }
         }
     }
@@ -101,7 +140,7 @@ fn help_of_xtask(path: &[String]) -> Result<String, String> {
     Ok(command.render_long_help().to_string())
 }
 
-fn run(root: &Path, command: &str, until: Instant) -> Result<(), String> {
+fn example(root: &Path, command: &str, until: Instant) -> Result<(), String> {
     let mut shell = Command::new("sh");
     shell.current_dir(root).args(["-euc", command]);
     let mut said = Vec::new();

@@ -45,8 +45,8 @@ impl<'a> Session<'a> {
         Self { cache, name: given.unwrap_or(own).to_owned(), ours: given.is_none(), lock: None }
     }
 
-    /// Makes the node anew if it is ours to make, with this checkout's cryopod in it; by `until` at the latest.
-    pub(crate) fn make(&mut self, until: Option<Instant>) -> Result<Node, Error> {
+    /// Makes the node anew if it is ours to make, with this checkout's cryopod in it (`deploy`: what to say to that verb); by `until` at the latest.
+    pub(crate) fn make(&mut self, deploy: &[&str], until: Option<Instant>) -> Result<Node, Error> {
         let longest = Instant::now() + READY;
         let until = until.map_or(longest, |until| until.min(longest));
         if self.ours {
@@ -56,7 +56,7 @@ impl<'a> Session<'a> {
             }
             self.verb(&["reset"], until)?;
         }
-        self.verb(&["deploy"], until)?;
+        self.verb(&[&["deploy"], deploy].concat(), until)?;
         self.node()
     }
 
@@ -69,7 +69,8 @@ impl<'a> Session<'a> {
     pub(crate) fn verb(&self, verb: &[&str], until: Instant) -> Result<(), Error> {
         let name = verb.join(" ");
         let start = |source| Error::Start { verb: name.clone(), source };
-        let mut command = Command::new(std::env::current_exe().map_err(start)?);
+        // Ourselves, even when the suite `unit` has put a newer build in the place of our file.
+        let mut command = Command::new("/proc/self/exe");
         command.args(["node", "--name", &self.name]).args(verb);
         let end = if stderr().is_terminal() {
             command.stdout(stderr());

@@ -62,7 +62,7 @@ impl<'a> Inside<'a> {
                 _ => println!("the node is gone"),
             }
         }
-        let node = self.session.make(deadline).map_err(|error| report::chain(&error))?;
+        let node = self.session.make(&[], deadline).map_err(|error| report::chain(&error))?;
         self.made = true;
         self.unknown = unknown(&node)?;
         Ok(node)
