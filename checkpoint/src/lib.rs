@@ -23,6 +23,7 @@ pub mod restore;
 pub mod retention;
 mod scratch;
 pub mod settle;
+pub mod ship;
 pub mod store;
 pub mod swap;
 mod sys;

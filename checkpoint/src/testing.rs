@@ -20,7 +20,7 @@ use crate::progress::Silent;
 use crate::recover::{Report, recover};
 use crate::restore::{LiveRootfs, LiveVolume, PlaceRequest, Replacement, RootfsPlacement, place};
 use crate::settle;
-use crate::store::{self, Store, StoreChoice, StoreConfig, StoreKind};
+use crate::store::{self, Store, StoreChoice, StoreConfig, StoreKind, ZfsStore};
 use crate::target::*;
 
 pub(crate) fn none() -> Limits {
@@ -230,7 +230,7 @@ impl World {
         world
     }
 
-    pub(crate) fn zfs_store(&self) -> &crate::store::ZfsStore {
+    pub(crate) fn zfs_store(&self) -> &ZfsStore {
         match self.store.as_ref() {
             Store::Zfs(store) => store,
             Store::Dir(_) => panic!("not the ZFS store"),
@@ -346,8 +346,12 @@ impl World {
             if let Some(base) = base
                 && !record.member.image.is_empty()
             {
-                expected.insert(format!("tank/cryopod/bases/{base}"));
-                expected.insert(format!("tank/cryopod/bases/{base}@snapshot"));
+                // An imported checkpoint may have its base for itself.
+                let own = format!("{dataset}/base.{base}");
+                let shared = format!("tank/cryopod/bases/{base}");
+                let base = if self.everything().contains(&own) { own } else { shared };
+                expected.insert(format!("{base}@snapshot"));
+                expected.insert(base);
             }
         }
     }

@@ -2,8 +2,7 @@
 
 use cryopod_command::Limits;
 use cryopod_zfs::{
-    Dataset, DatasetName, Error as ZfsError, Guid, Name, Properties, ReceiveRequest, Rename, SendRequest,
-    SnapshotName, Source,
+    Dataset, DatasetName, Guid, Name, Properties, ReceiveRequest, Rename, SendRequest, SnapshotName, Source,
 };
 
 use super::{PlaceError, PlaceRequest, Replacement};
@@ -103,7 +102,7 @@ pub(super) fn beside(
     limits: &Limits,
 ) -> Result<Replacement, PlaceError> {
     let dataset = store.container(request.container)?;
-    destroy_if_there(store, &dataset, limits)?;
+    store.destroy_if_there(&dataset, limits)?;
     let properties = Properties::new()
         .with("mountpoint", "legacy")
         .with("readonly", "off")
@@ -173,7 +172,7 @@ pub(crate) fn undo_or_finish(
     }
     if waiting {
         // What has its name is our clone; nothing ran on it yet.
-        destroy_if_there(store, dataset, limits)?;
+        store.destroy_if_there(dataset, limits)?;
         zfs.rename(aside, dataset, KEEP_MOUNTS, limits)?;
     }
     if let Some(there) = zfs.dataset(dataset, limits)?
@@ -183,14 +182,7 @@ pub(crate) fn undo_or_finish(
         zfs.inherit(&Name::from(dataset), KIND, limits)?;
     }
     if let Some(incoming) = incoming {
-        destroy_if_there(store, incoming, limits)?;
+        store.destroy_if_there(incoming, limits)?;
     }
     Ok(())
-}
-
-fn destroy_if_there(store: &ZfsStore, dataset: &DatasetName, limits: &Limits) -> Result<(), StoreError> {
-    match store.zfs.destroy(dataset, true, limits) {
-        Err(ZfsError::NotFound { .. }) => Ok(()),
-        other => Ok(other?),
-    }
 }

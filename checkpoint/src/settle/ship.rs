@@ -1,9 +1,7 @@
 //! Sends one disk into the store: its base first and once, then what changed since.
 
 use cryopod_command::Limits;
-use cryopod_zfs::{
-    DatasetName, Filter, Properties, ReceiveRequest, SendRequest, Snapshot, SnapshotName, Zfs,
-};
+use cryopod_zfs::{Properties, ReceiveRequest, SendRequest, SnapshotName};
 
 use super::{
     Held, SettleError, dataset_lock, lock_name, stopped_or_gone, wait_until_unwanted, while_unwanted,
@@ -94,7 +92,8 @@ fn send(
         other => other?,
     };
     let target = store.disk(id, stored)?;
-    clear(store, &target, limits)?;
+    // What an interrupted receive left.
+    store.destroy_if_there(&target, limits)?;
     let mut receive = ReceiveRequest::new(&target);
     receive.resumable = false;
     receive.set = Properties::new().with(KIND, "disk").with(ID, id.as_str()).with("canmount", "noauto");
@@ -134,12 +133,12 @@ fn base(
     let found = zfs.snapshot(origin, limits)?.ok_or_else(|| lost(origin))?;
     let lock = store.locks.lock(&format!("base-{}", found.guid), limits)?;
     let base = store.base(found.guid)?;
-    if let Some(there) = base_snapshot(zfs, &base, &found, limits)? {
+    if let Some(there) = store.snapshot_with(&base, found.guid, limits)? {
         return Ok((there, Some(lock)));
     }
     fault::step("settle.base")?;
     progress.step(&format!("base {origin}"));
-    clear(store, &base, limits)?;
+    store.destroy_if_there(&base, limits)?;
     let mut receive = ReceiveRequest::new(&base);
     receive.resumable = false;
     receive.set = Properties::new().with(KIND, "base").with("canmount", "noauto").with("readonly", "on");
@@ -151,27 +150,4 @@ fn base(
 fn lost(origin: &SnapshotName) -> StoreError {
     let source = std::io::Error::new(std::io::ErrorKind::NotFound, "the origin of the disk is gone");
     StoreError::io("send", std::path::Path::new(origin.as_str()))(source)
-}
-
-/// The snapshot of a received base, if it is whole.
-fn base_snapshot(
-    zfs: &dyn Zfs,
-    base: &DatasetName,
-    wanted: &Snapshot,
-    limits: &Limits,
-) -> Result<Option<SnapshotName>, StoreError> {
-    if zfs.dataset(base, limits)?.is_none() {
-        return Ok(None);
-    }
-    let entries = zfs.list(&Filter::snapshots_of(base), limits)?;
-    let mut snapshots = entries.into_iter().filter_map(cryopod_zfs::Entry::into_snapshot);
-    Ok(snapshots.find(|found| found.guid == wanted.guid).map(|found| found.name))
-}
-
-/// Removes what an interrupted receive left.
-fn clear(store: &ZfsStore, target: &DatasetName, limits: &Limits) -> Result<(), StoreError> {
-    if store.zfs.dataset(target, limits)?.is_some() {
-        store.zfs.destroy(target, true, limits)?;
-    }
-    Ok(())
 }

@@ -69,6 +69,21 @@ impl ZfsStore {
         Ok(None)
     }
 
+    /// The snapshot of a dataset that has this guid, whatever its name.
+    pub(crate) fn snapshot_with(
+        &self,
+        dataset: &DatasetName,
+        guid: Guid,
+        limits: &Limits,
+    ) -> Result<Option<SnapshotName>, StoreError> {
+        if self.zfs.dataset(dataset, limits)?.is_none() {
+            return Ok(None);
+        }
+        let entries = self.zfs.list(&Filter::snapshots_of(dataset), limits)?;
+        let mut snapshots = entries.into_iter().filter_map(Entry::into_snapshot);
+        Ok(snapshots.find(|found| found.guid == guid).map(|found| found.name))
+    }
+
     /// A snapshot, if it exists and is the one meant.
     pub(crate) fn is_guid(
         &self,

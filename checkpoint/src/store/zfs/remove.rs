@@ -85,6 +85,14 @@ impl ZfsStore {
         }
     }
 
+    /// Destroys a dataset with everything below it; absent is success.
+    pub(crate) fn destroy_if_there(&self, dataset: &DatasetName, limits: &Limits) -> Result<(), StoreError> {
+        match self.zfs.destroy(dataset, true, limits) {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
     /// Frees as much of a trashed checkpoint as nobody uses.
     fn reap_one(&self, trash: &DatasetName, limits: &Limits) -> Result<Deleted, StoreError> {
         match self.zfs.destroy(trash, true, limits) {
