@@ -27,6 +27,12 @@ impl Cache {
         Ok(Self { root })
     }
 
+    /// One at another place.
+    #[cfg(test)]
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.to_path_buf() }
+    }
+
     /// The folder itself.
     pub(crate) fn root(&self) -> &Path {
         &self.root

@@ -48,7 +48,9 @@ impl Image {
         let packages = packages::layer(cache)?;
         let modules = modules::layer(cache, &packages)?;
         let tools = Tools::NODE.iter().map(|tools| tools.layer(cache)).collect::<Result<Vec<_>, _>>()?;
-        disk::image(cache, &packages, &modules, &tools)
+        let image = disk::image(cache, &packages, &modules, &tools)?;
+        forget_old(cache)?;
+        Ok(image)
     }
 
     pub(crate) fn kernel(&self) -> PathBuf {
@@ -62,4 +64,18 @@ impl Image {
     pub(crate) fn root_disk(&self) -> PathBuf {
         self.dir.join("root.raw")
     }
+}
+
+/// Keeps the cache from growing with every change of a recipe. An image that the disks of a node stand on stays.
+fn forget_old(cache: &Cache) -> Result<(), Error> {
+    let nodes = crate::machine::Machine::names(cache);
+    let states = nodes.iter().filter_map(|name| crate::node::State::read(&cache.node(name)).ok().flatten());
+    let images: Vec<String> = states.map(|state| state.image).collect();
+    layer::forget(cache, "image", "", &images)?;
+    layer::forget(cache, "modules", "", &[])?;
+    layer::forget(cache, "packages", "", &[])?;
+    for tools in Tools::NODE {
+        layer::forget(cache, "tools", &tools.prefix(), &[])?;
+    }
+    Ok(())
 }

@@ -67,6 +67,11 @@ impl Tools {
         Ok(self.layer(cache)?.dir)
     }
 
+    /// What the names of its layers begin with.
+    pub(super) fn prefix(&self) -> String {
+        format!("{}-", self.name)
+    }
+
     fn module(&self) -> PathBuf {
         repository::root().join("e2e/tools").join(self.name)
     }
@@ -81,7 +86,7 @@ impl Tools {
         if own.exists() {
             recipe = recipe.path(&own)?;
         }
-        let key = format!("{}-{}", self.name, recipe.text(format!("{self:?}")).key());
+        let key = format!("{}{}", self.prefix(), recipe.text(format!("{self:?}")).key());
         layer::ensure(cache, "tools", &key, |dir| {
             let step = Step::begin(format!("compiling {} for the node", self.name), Some("2 minutes"));
             let log = cache.root().join(format!("log/tools-{}.log", self.name));
