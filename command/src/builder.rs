@@ -17,6 +17,8 @@ pub enum Stdin {
     Bytes(Vec<u8>),
     /// This descriptor.
     File(OwnedFd),
+    /// What this descriptor gives, through a pipe that is closed when the program is killed.
+    Relay(OwnedFd),
     /// The caller's own standard input.
     Inherit,
 }
@@ -31,6 +33,9 @@ pub enum Stdout {
     },
     /// To this descriptor.
     File(OwnedFd),
+    /// To this descriptor, through a pipe that is closed when the program is killed: for programs that may
+    /// outlive SIGKILL while they wait for a reader.
+    Relay(OwnedFd),
     /// Nowhere.
     Null,
     /// To the caller's own standard output.

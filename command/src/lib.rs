@@ -12,8 +12,10 @@ mod argv;
 mod builder;
 mod error;
 mod limits;
+mod lookup;
 mod pipeline;
 mod pump;
+mod relay;
 mod running;
 mod sys;
 

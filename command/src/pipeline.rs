@@ -92,7 +92,7 @@ pub fn pipeline(
     let mut first_failed = None;
     let mut producer_ends_by = None;
     loop {
-        let before = (producer.exit_status(), consumer.exit_status());
+        let before = (producer.status(), consumer.status());
         if let (Some(sent), Some(received)) = before {
             return finish(&mut producer, sent, &mut consumer, received, first_failed);
         }
@@ -103,8 +103,8 @@ pub fn pipeline(
             (None, Some(status)) => (!status.success()).then_some(status),
             _ => None,
         };
-        let sent = newly(before.0, producer.exit_status());
-        let received = newly(before.1, consumer.exit_status());
+        let sent = newly(before.0, producer.status());
+        let received = newly(before.1, consumer.status());
         first_failed = first_failed.or(match (sent, received) {
             (Some(status), Some(_)) if status.signal() == Some(Signal::SIGPIPE as i32) => {
                 Some(Side::Consumer)
@@ -116,7 +116,7 @@ pub fn pipeline(
         if received.is_some() && producer_ends_by.is_none() {
             producer_ends_by = Some(Instant::now() + PRODUCER_GRACE);
         }
-        if producer.exit_status().is_none() && producer_ends_by.is_some_and(|by| by <= Instant::now()) {
+        if producer.status().is_none() && producer_ends_by.is_some_and(|by| by <= Instant::now()) {
             producer.kill();
         }
     }
@@ -146,6 +146,9 @@ fn stop(producer: &mut Running, consumer: &mut Running, halt: Halt) -> PipelineE
         // The other side is ended because this one was.
         Halt::TooMuchOutput | Halt::Io(..) => Halt::Limit(Stop::Cancelled),
     };
+    // Both before either is waited for: one may be stuck until the other has let go of the pipe.
+    producer.strike_first();
+    consumer.strike_first();
     let sent = producer.halted(halt);
     let received = consumer.halted(again);
     PipelineError::two(Side::Both, sent, received)

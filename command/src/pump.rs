@@ -13,6 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::limits::POLL_WITHOUT_FD;
+use crate::relay::Relay;
 use crate::{Limits, Running, Stop};
 
 /// Why a turn ended everything.
@@ -27,7 +28,9 @@ pub(crate) enum Halt {
 #[derive(Debug, Default)]
 pub(crate) struct Pipes {
     stdin: Option<(File, Vec<u8>, usize)>,
+    stdin_relay: Option<Relay>,
     stdout: Option<File>,
+    stdout_relay: Option<Relay>,
     stderr: Option<File>,
     captured: Vec<u8>,
     tail: Vec<u8>,
@@ -39,24 +42,56 @@ pub(crate) struct Pipes {
 enum Source {
     Exit,
     Stdin,
+    StdinRelay,
     Stdout,
+    StdoutRelay,
     Stderr,
+}
+
+/// What the caller has for the two standard streams that may be relayed.
+#[derive(Debug)]
+pub(crate) enum Feed {
+    None,
+    Bytes(Vec<u8>),
+    Relay(OwnedFd),
 }
 
 impl Pipes {
     pub(crate) fn attach(
         &mut self,
-        stdin: Option<(ChildStdin, Vec<u8>)>,
-        stdout: Option<ChildStdout>,
+        stdin: Option<(ChildStdin, Feed)>,
+        stdout: Option<(ChildStdout, Option<OwnedFd>)>,
         stderr: Option<ChildStderr>,
     ) -> io::Result<()> {
-        self.stdin = match stdin {
-            Some((pipe, bytes)) if !bytes.is_empty() => Some((nonblocking(pipe.into())?, bytes, 0)),
-            _ => None,
-        };
-        self.stdout = stdout.map(|pipe| nonblocking(pipe.into())).transpose()?;
+        match stdin {
+            Some((pipe, Feed::Bytes(bytes))) if !bytes.is_empty() => {
+                self.stdin = Some((nonblocking(pipe.into())?, bytes, 0));
+            }
+            Some((pipe, Feed::Relay(from))) => {
+                self.stdin_relay = Some(Relay::incoming(from, nonblocking(pipe.into())?));
+            }
+            _ => {}
+        }
+        match stdout {
+            Some((pipe, Some(to))) => {
+                self.stdout_relay = Some(Relay::outgoing(nonblocking(pipe.into())?, to)?)
+            }
+            Some((pipe, None)) => self.stdout = Some(nonblocking(pipe.into())?),
+            None => {}
+        }
         self.stderr = stderr.map(|pipe| nonblocking(pipe.into())).transpose()?;
         Ok(())
+    }
+
+    /// Whether bytes of the program are still on their way to the caller.
+    pub(crate) fn is_relaying(&self) -> bool {
+        self.stdout_relay.as_ref().is_some_and(|relay| relay.interest().is_some())
+    }
+
+    /// Lets go of both relays, so that a program that waits for one does not.
+    pub(crate) fn cut(&mut self) {
+        self.stdin_relay = None;
+        self.stdout_relay = None;
     }
 
     pub(crate) fn take(&mut self) -> (Vec<u8>, String) {
@@ -65,6 +100,7 @@ impl Pipes {
     }
 
     pub(crate) fn close(&mut self) {
+        self.cut();
         self.stdin = None;
         self.stdout = None;
         self.stderr = None;
@@ -72,6 +108,11 @@ impl Pipes {
 
     fn sources(&self) -> Vec<(BorrowedFd<'_>, PollFlags, Source)> {
         let mut sources = Vec::with_capacity(4);
+        let relays = [(&self.stdin_relay, Source::StdinRelay), (&self.stdout_relay, Source::StdoutRelay)];
+        for (relay, source) in relays {
+            let interest = relay.as_ref().and_then(Relay::interest);
+            sources.extend(interest.map(|(fd, flags)| (fd, flags, source)));
+        }
         if let Some((file, ..)) = &self.stdin {
             sources.push((file.as_fd(), PollFlags::POLLOUT, Source::Stdin));
         }
@@ -99,6 +140,13 @@ impl Pipes {
             Err(error) => return Err(Halt::Io("write to", error)),
         }
         Ok(())
+    }
+
+    fn relay(relay: &mut Option<Relay>) -> Result<(), Halt> {
+        match relay {
+            Some(relay) => relay.step().map_err(|error| Halt::Io("move bytes of", error)),
+            None => Ok(()),
+        }
     }
 
     fn read_stdout(&mut self) -> Result<(), Halt> {
@@ -132,9 +180,12 @@ pub(crate) fn turn(
     {
         let mut fds = Vec::new();
         let mut tags = Vec::new();
-        for (index, program) in programs.iter().enumerate().filter(|(_, p)| p.exit_status().is_none()) {
-            fds.push(PollFd::new(program.pidfd(), PollFlags::POLLIN));
-            tags.push((index, Source::Exit));
+        for (index, program) in programs.iter().enumerate().filter(|(_, program)| program.status().is_none())
+        {
+            if program.is_running() {
+                fds.push(PollFd::new(program.pidfd(), PollFlags::POLLIN));
+                tags.push((index, Source::Exit));
+            }
             for (fd, flags, source) in program.pipes.sources() {
                 fds.push(PollFd::new(fd, flags));
                 tags.push((index, source));
@@ -159,12 +210,15 @@ pub(crate) fn turn(
         let Some(program) = programs.get_mut(*index) else { continue };
         match source {
             Source::Stdin => program.pipes.feed()?,
+            Source::StdinRelay => Pipes::relay(&mut program.pipes.stdin_relay)?,
+            Source::StdoutRelay => Pipes::relay(&mut program.pipes.stdout_relay)?,
             Source::Stdout => program.pipes.read_stdout()?,
             Source::Stderr => program.pipes.read_stderr()?,
             Source::Exit => {
                 // All it wrote is in the pipes by now: take it before the end is reported.
                 program.pipes.read_stdout()?;
                 program.pipes.read_stderr()?;
+                program.pipes.stdin_relay = None;
                 program.reap().map_err(|error| Halt::Io("wait for", error))?;
             }
         }

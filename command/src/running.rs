@@ -1,21 +1,18 @@
 //! A started program: its pidfd, its pipes, and the promise that it is killed and reaped on every path.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{AccessFlags, Pid, access};
+use nix::unistd::Pid;
 
 use crate::builder::{Stderr, Stdin, Stdout};
-use crate::pump::{self, Halt, Pipes};
-use crate::{Argv, Command, Error, Kill, Limits, Stop, sys};
+use crate::pump::{self, Feed, Halt, Pipes};
+use crate::{Argv, Command, Error, Kill, Limits, Stop, lookup, sys};
 
 /// How long a killed program may take to go before a thread is left to reap it: the caller's deadline has
 /// passed, so this must be short; a program outside state D goes at once.
@@ -68,27 +65,36 @@ impl Running {
             std_command.current_dir(dir);
         }
         let mut pipes = Pipes::default();
-        let bytes = match stdin {
+        let feed = match stdin {
             Stdin::Null => {
                 std_command.stdin(Stdio::null());
-                None
+                Feed::None
             }
             Stdin::Inherit => {
                 std_command.stdin(Stdio::inherit());
-                None
+                Feed::None
             }
             Stdin::File(fd) => {
                 std_command.stdin(fd);
-                None
+                Feed::None
             }
             Stdin::Bytes(bytes) => {
                 std_command.stdin(Stdio::piped());
-                Some(bytes)
+                Feed::Bytes(bytes)
+            }
+            Stdin::Relay(fd) => {
+                std_command.stdin(Stdio::piped());
+                Feed::Relay(fd)
             }
         };
+        let mut relayed_to = None;
         match stdout {
             Stdout::Capture { limit } => {
                 pipes.stdout_limit = limit;
+                std_command.stdout(Stdio::piped())
+            }
+            Stdout::Relay(fd) => {
+                relayed_to = Some(fd);
                 std_command.stdout(Stdio::piped())
             }
             Stdout::File(fd) => std_command.stdout(fd),
@@ -110,7 +116,7 @@ impl Running {
         let handover = if fds.is_empty() {
             None
         } else {
-            let image = image(&std_command, env_clear).map_err(not_started)?;
+            let image = lookup::image(&std_command, env_clear).map_err(not_started)?;
             Some(sys::hand_over(&mut std_command, image, fds).map_err(failed)?)
         };
 
@@ -125,7 +131,9 @@ impl Running {
 
         let pid = child.id();
         let attached = sys::pidfd_open(pid).and_then(|pidfd| {
-            pipes.attach(child.stdin.take().zip(bytes), child.stdout.take(), child.stderr.take())?;
+            let stdin = child.stdin.take().map(|pipe| (pipe, feed));
+            let stdout = child.stdout.take().map(|pipe| (pipe, relayed_to));
+            pipes.attach(stdin, stdout, child.stderr.take())?;
             Ok(pidfd)
         });
         match attached {
@@ -158,13 +166,13 @@ impl Running {
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, Error> {
         pump::turn(&mut [&mut *self], &Limits::none(), Some(Instant::now()))
             .map_err(|halt| self.halted(halt))?;
-        Ok(self.exit_status())
+        Ok(self.status())
     }
 
     /// Moves output until the program has ended; at a limit it is killed and reaped, and the limit is the error.
     pub fn wait(mut self, limits: &Limits) -> Result<(ExitStatus, Output), Error> {
         loop {
-            if let Some((status, duration)) = self.ended {
+            if let (Some(status), Some((_, duration))) = (self.status(), self.ended) {
                 tracing::debug!(argv = %self.argv, %status, ?duration, "program ended");
                 return Ok((status, self.output(duration)));
             }
@@ -183,6 +191,19 @@ impl Running {
                 return true;
             }
         }
+        self.strike();
+        self.ends_within(REAP_GRACE) || self.leave_to_a_thread()
+    }
+
+    /// Strikes a program that is not to be asked to end first.
+    pub(crate) fn strike_first(&mut self) {
+        if !matches!(self.kill, Kill::TermThenKill(_)) {
+            self.strike();
+        }
+    }
+
+    /// Sends SIGKILL and closes the relays, without waiting.
+    fn strike(&mut self) {
         match self.kill {
             Kill::ProcessOnly => {
                 if let Err(error) = sys::pidfd_signal(self.pidfd.as_fd(), Signal::SIGKILL as i32) {
@@ -191,11 +212,16 @@ impl Running {
             }
             Kill::Group | Kill::TermThenKill(_) => self.signal_group(Signal::SIGKILL),
         }
-        self.ends_within(REAP_GRACE) || self.leave_to_a_thread()
+        self.pipes.cut();
     }
 
-    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
-        self.ended.map(|(status, _)| status)
+    /// The status once the program has ended and the last of its bytes was passed on.
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
+        self.ended.filter(|_| !self.pipes.is_relaying()).map(|(status, _)| status)
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.ended.is_none()
     }
 
     /// Reaps the child, which the pidfd has reported as ended.
@@ -273,35 +299,6 @@ impl Running {
         false
     }
 }
-
-/// The program of `command` as execve wants it, looked up in the PATH that it will have.
-fn image(command: &std::process::Command, env_clear: bool) -> io::Result<sys::Image> {
-    let mut environment: BTreeMap<OsString, OsString> = BTreeMap::new();
-    if !env_clear {
-        environment.extend(std::env::vars_os());
-    }
-    for (key, value) in command.get_envs() {
-        match value {
-            Some(value) => environment.insert(key.to_owned(), value.to_owned()),
-            None => environment.remove(key),
-        };
-    }
-    let program = command.get_program();
-    let path = if program.as_encoded_bytes().contains(&b'/') {
-        PathBuf::from(program)
-    } else {
-        let search = environment.get(OsStr::new("PATH")).cloned().unwrap_or_else(|| DEFAULT_PATH.into());
-        std::env::split_paths(&search)
-            .map(|dir| dir.join(program))
-            .find(|path| access(path, AccessFlags::X_OK).is_ok() && path.is_file())
-            .ok_or(io::ErrorKind::NotFound)?
-    };
-    let argv = std::iter::once(program).chain(command.get_args()).map(OsStr::to_owned);
-    sys::Image::new(&path, argv, environment.into_iter())
-}
-
-/// Where programs are when there is no PATH, as execvp has it.
-const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 impl Drop for Running {
     fn drop(&mut self) {

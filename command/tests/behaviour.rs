@@ -287,6 +287,63 @@ fn a_pipeline_with_a_missing_consumer_starts_nothing() {
 }
 
 #[test]
+fn relayed_output_arrives_whole_in_files_pipes_and_sockets() {
+    let expected: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    let mut file = tempfile::tempfile().unwrap();
+    sh("seq 1 200000").stdout(Stdout::Relay(file.try_clone().unwrap().into())).run(&soon()).unwrap();
+    let mut text = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    assert!(text == expected);
+
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let reading = std::thread::spawn(move || std::io::read_to_string(&mut reader).unwrap());
+    sh("seq 1 200000").stdout(Stdout::Relay(writer.into())).run(&soon()).unwrap();
+    assert!(reading.join().unwrap() == expected);
+
+    let (mut reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    let reading = std::thread::spawn(move || std::io::read_to_string(&mut reader).unwrap());
+    sh("seq 1 200000").stdout(Stdout::Relay(writer.into())).run(&soon()).unwrap();
+    assert!(reading.join().unwrap() == expected);
+}
+
+#[test]
+fn relayed_input_arrives_whole() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let bytes = vec![7u8; 3 << 20];
+    let writing = std::thread::spawn(move || std::io::Write::write_all(&mut writer, &bytes));
+    let output = sh("wc -c").stdin(Stdin::Relay(reader.into())).run(&soon()).unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), (3 << 20).to_string());
+    writing.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_relay_to_nobody_ends_the_program() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let error = Command::new("yes").stdout(Stdout::Relay(writer.into())).run(&soon()).unwrap_err();
+    assert!(matches!(error, Error::Failed { .. }), "{error}");
+}
+
+#[test]
+fn a_relay_whose_reader_sleeps_meets_its_deadline() {
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let limits = Limits::within(Duration::from_millis(300));
+    let error = Command::new("yes").stdout(Stdout::Relay(writer.into())).run(&limits).unwrap_err();
+    assert!(matches!(error, Error::Deadline { lingering: false, .. }), "{error}");
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let limits = Limits::within(Duration::from_millis(300));
+    let error = Command::new("cat").stdin(Stdin::Relay(reader.into())).run(&limits).unwrap_err();
+    assert!(matches!(error, Error::Deadline { lingering: false, .. }), "{error}");
+}
+
+#[test]
+fn a_program_that_ends_before_its_relayed_input_does_is_not_waited_for() {
+    let (reader, _writer) = std::io::pipe().unwrap();
+    sh("exit 0").stdin(Stdin::Relay(reader.into())).run(&soon()).unwrap();
+}
+
+#[test]
 fn many_calls_at_once_do_not_disturb_each_other() {
     let threads: Vec<_> = (0..16)
         .map(|n| {

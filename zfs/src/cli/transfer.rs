@@ -1,4 +1,9 @@
 //! `zfs send` and `zfs receive`.
+//!
+//! Streams pass through a pipe of ours (`Relay`), because a SIGKILL can be lost on these two: both start kernel
+//! threads, and `spl_kthread_create` clears the "signal pending" flag of a caller that is being killed (OpenZFS
+//! 2.1 to 2.4, module/os/linux/spl/spl-thread.c). The process then sleeps in its next pipe read or write with the
+//! SIGKILL pending, and keeps the snapshot busy, until the other end of the pipe closes.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -28,7 +33,7 @@ impl Cli {
         to: OwnedFd,
         limits: &Limits,
     ) -> Result<(), Error> {
-        let command = self.send_command(op, send, limits)?.stdout(Stdout::File(to));
+        let command = self.send_command(op, send, limits)?.stdout(Stdout::Relay(to));
         run(op, command, limits).map_err(|error| self.send_error(error, send, limits))?;
         Ok(())
     }
@@ -40,7 +45,7 @@ impl Cli {
         from: OwnedFd,
         limits: &Limits,
     ) -> Result<Received, Error> {
-        let command = self.receive_command(op, receive)?.stdin(Stdin::File(from));
+        let command = self.receive_command(op, receive)?.stdin(Stdin::Relay(from));
         let output = run(op, command, limits).map_err(|error| self.receive_error(error, receive, limits))?;
         self.arrived(op, receive, &output.stdout, limits)
     }

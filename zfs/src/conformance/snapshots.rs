@@ -133,10 +133,10 @@ fn rollback(b: &Bench<'_>) -> Result<(), Failure> {
     b.write(&a, "file", "after")?;
     b.write(&a, "new", "x")?;
     b.zfs.unmount(&a, &b.limits)?;
+    refused(b.zfs.rollback(&a.snapshot("none")?, &b.limits), "not-found")?;
     b.zfs.rollback(&snapshot, &b.limits)?;
     b.zfs.mount(&a, &b.limits)?;
     ensure!(b.read(&a, "file")? == "before" && !b.has(&a, "new")?, "the content is not the old one");
-    refused(b.zfs.rollback(&a.snapshot("none")?, &b.limits), "not-found")?;
     Ok(())
 }
 
