@@ -21,6 +21,8 @@ pub struct Args {
     pub ttrpc_address: String,
     /// `-socket`: address of our own listening socket; our own `serve` only.
     pub socket: String,
+    /// `-store`: root dataset of the store; our own `settle` only.
+    pub store: String,
     /// `-debug`.
     pub debug: bool,
 }
@@ -34,6 +36,8 @@ pub enum Invocation {
     Delete(Args),
     /// Be the shim; started by `start` with the socket as descriptor 3.
     Serve(Args),
+    /// Bring the disks of a committed checkpoint into the store; started by the server, outlives it.
+    Settle(Args),
     /// `-info`: describe the runtime.
     Info(Args),
     /// `-v`: print the version for people.
@@ -96,6 +100,7 @@ where
             "id" => args.id = value(name, inline, &mut words)?,
             "bundle" => args.bundle = Some(value(name, inline, &mut words)?.into()),
             "address" => args.address = value(name, inline, &mut words)?,
+            "store" => args.store = value(name, inline, &mut words)?,
             "socket" => args.socket = value(name, inline, &mut words)?,
             // Paths of containerd's own binary and of a debug socket; nothing of ours needs them.
             "publish-binary" => drop(value(name, inline, &mut words)?),
@@ -112,6 +117,7 @@ where
         Some("start") => Ok(Invocation::Start(args)),
         Some("delete") => Ok(Invocation::Delete(args)),
         Some("serve") => Ok(Invocation::Serve(args)),
+        Some("settle") => Ok(Invocation::Settle(args)),
         other => Err(ArgsError::UnknownAction(other.unwrap_or_default().to_owned())),
     }
 }
@@ -155,6 +161,7 @@ mod tests {
             address: "/run/containerd/containerd.sock".to_owned(),
             ttrpc_address: "/run/containerd/containerd.sock.ttrpc".to_owned(),
             socket: String::new(),
+            store: String::new(),
             debug: true,
         };
         assert_eq!(read(line), Ok(Invocation::Start(expected)));

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use containerd_shim_protos::shim::oci::Options as RuncOptions;
 use cryopod_checkpoint::kind::Kind;
+use cryopod_command::Limits;
 use cryopod_runtime::backend::Backend;
 use cryopod_runtime::config::{Config, Sources};
 use cryopod_runtime::oci::{self, OciBackend, OciOptions};
@@ -49,6 +50,8 @@ pub struct Chosen {
     pub backend: Arc<dyn Backend>,
     /// How `delete` finds it again without the shim.
     pub note: Option<RuntimeNote>,
+    /// Where the configuration for this container comes from.
+    pub sources: Sources,
     /// Owner of the stream pipes.
     pub io_uid: u32,
     /// Group of the stream pipes.
@@ -152,14 +155,26 @@ fn note(options: &OciOptions) -> RuntimeNote {
 
 /// The backend that a note of an earlier shim names.
 pub fn from_note(note: &RuntimeNote) -> Arc<dyn Backend> {
-    Arc::new(OciBackend::new(OciOptions {
+    Arc::new(noted(note))
+}
+
+/// Backend, runtime and version for manifests, e.g. `oci/crun 1.21`; asks the program.
+///
+/// # Errors
+/// When it does not answer.
+pub fn version(note: &RuntimeNote, limits: &Limits) -> Result<String, cryopod_runtime::error::Error> {
+    noted(note).version(limits)
+}
+
+fn noted(note: &RuntimeNote) -> OciBackend {
+    OciBackend::new(OciOptions {
         name: note.name.clone(),
         program: note.program.clone(),
         root: note.root.clone(),
         extra_args: note.extra_args.clone(),
         systemd_cgroup: note.systemd_cgroup,
         ..plain()
-    }))
+    })
 }
 
 /// Backends as configured. Containers of a pod with the same options share one.
@@ -181,6 +196,7 @@ impl Backends for Configured {
         let chosen = Chosen {
             note: Some(note(&oci)),
             backend: Arc::new(OciBackend::new(oci)),
+            sources: read.sources,
             io_uid: read.runc.io_uid,
             io_gid: read.runc.io_gid,
         };

@@ -204,6 +204,12 @@ pub struct State {
     pub pid_started: u64,
     /// Whether we mounted `rootfs`.
     pub mounted: bool,
+    /// ZFS dataset that is its root; empty where it is none.
+    pub dataset: String,
+    /// Whether snapshots of ours may be on that dataset.
+    pub captured: bool,
+    /// Whether the store made a root for it.
+    pub placed: bool,
 }
 
 impl State {
@@ -220,6 +226,9 @@ impl State {
             pid: 0,
             pid_started: 0,
             mounted: false,
+            dataset: String::new(),
+            captured: false,
+            placed: false,
         }
     }
 

@@ -5,6 +5,7 @@
 //! is held for moments only and guards states and the order of events. State, Wait, Pids, Connect and Kill take
 //! `inner` alone, so a slow runtime call of this container delays none of them, and of another container nothing.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod exec;
@@ -21,10 +22,12 @@ use std::time::Duration;
 
 use cryopod_runtime::backend::{Backend, Stdio};
 use cryopod_runtime::cgroup::Cgroup;
+use cryopod_zfs::DatasetName;
 use tokio::sync::RwLock;
 
 use crate::backends::Chosen;
 use crate::bundle::{Brief, State as BundleState};
+use crate::capture::cri::Pending;
 use crate::error::TaskError;
 use crate::events::Publisher;
 use crate::exits::Registry;
@@ -85,8 +88,10 @@ pub struct Container {
     pub brief: Brief,
     /// What runs it.
     pub chosen: Chosen,
-    /// How its init comes to life.
-    pub launch: Launch,
+    /// Its root, where that is a ZFS dataset.
+    pub dataset: Option<DatasetName>,
+    /// Order of creation in the pod.
+    pub number: u64,
     shared: Arc<Shared>,
     op: RwLock<()>,
     inner: Mutex<Inner>,
@@ -99,6 +104,9 @@ struct Inner {
     cgroup: Option<Cgroup>,
     oom_kills: u64,
     bundle_state: BundleState,
+    launch: Launch,
+    // What a checkpoint for containerd left to do.
+    pending: Option<Pending>,
     // Streams of a restore that waits for Start.
     waiting: Option<(Stdio, Prepared)>,
 }

@@ -3,12 +3,19 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use cryopod_runtime::criu::hook;
+
 use crate::args::{self, Invocation};
 use crate::backends::Configured;
+use crate::capture::settling;
 use crate::{delete, info, server, spawn, sys};
 
 /// Runs the binary. Errors go to stderr, which containerd shows with the failed call.
 pub fn main() -> ExitCode {
+    if hook::is_hook() {
+        // CRIU calls this binary during a dump.
+        return if hook::main() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     sys::tune_allocator();
     let invocation = match args::parse(std::env::args().skip(1), |name| std::env::var(name).ok()) {
         Ok(invocation) => invocation,
@@ -17,6 +24,7 @@ pub fn main() -> ExitCode {
     match invocation {
         Invocation::Start(args) => end(spawn::start(&args)),
         Invocation::Serve(args) => end(server::serve(&args, Box::new(Configured::default()))),
+        Invocation::Settle(args) => end(settling::run(&args)),
         Invocation::Delete(args) => end(delete::delete(&args)),
         Invocation::Info(args) => end(info::info(&args.namespace)),
         Invocation::Version => {

@@ -6,6 +6,7 @@ use cryopod_checkpoint::kind::Kind;
 
 use crate::backends::BackendsError;
 use crate::bundle::BundleError;
+use crate::capture::DoorError;
 use crate::events::EventsError;
 use crate::io::IoError;
 use crate::mounts::MountError;
@@ -134,6 +135,9 @@ pub enum TaskError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// A capture or restore.
+    #[error(transparent)]
+    Door(#[from] DoorError),
     /// A bug of ours; the shim lives on.
     #[error("internal error of the shim: {0}")]
     Panicked(String),
@@ -157,6 +161,7 @@ impl Failure for TaskError {
             TaskError::Io(error) => error.kind(),
             TaskError::Events(error) => error.kind(),
             TaskError::Mount(error) => error.kind(),
+            TaskError::Door(error) => error.kind(),
             TaskError::Bundle(_) => Kind::InvalidArgument,
             TaskError::Watch { .. }
             | TaskError::Signal { .. }

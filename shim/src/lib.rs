@@ -5,13 +5,15 @@
 //! (`process`), its exits come from pidfds (`exits`), its events leave in order (`events`). Everything that blocks
 //! runs off the event loop.
 //!
-//! As a library this crate gives the command and the agent `control::client` and [`discovery`].
+//! As a library this crate gives the command and the agent [`control::client`] and [`discovery`].
 
 pub mod args;
 mod backends;
 pub mod bootstrap;
 mod bundle;
+pub mod capture;
 mod container;
+pub mod control;
 mod delete;
 pub mod discovery;
 pub mod entry;
@@ -21,6 +23,7 @@ mod exits;
 mod info;
 mod io;
 mod log;
+mod metrics;
 mod metrics_message;
 mod mounts;
 mod pod;

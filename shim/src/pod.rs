@@ -2,23 +2,34 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use cryopod_checkpoint::capture::Captured;
 use cryopod_checkpoint::target::PodIdentity;
+use cryopod_command::{Cancel, Limits};
 use protobuf::well_known_types::any::Any;
 use tokio::sync::watch;
 
 use crate::backends::Backends;
 use crate::bootstrap::is_safe_id;
 use crate::bundle::Brief;
-use crate::container::{Container, Deleted, Launch, New, Shared};
+use crate::capture::order::{self, Choices, Order};
+use crate::capture::{DoorError, Node, Watch, place, settling};
+use crate::container::{Container, Deleted, New, Shared};
 use crate::error::TaskError;
+use crate::error::blocking;
+use crate::process::state::State;
 use crate::rpc::Failure;
+
+/// Opening the store asks the pool a few questions.
+const OPEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// All containers of one shim.
 pub struct Pod {
     shared: Arc<Shared>,
     backends: Box<dyn Backends>,
     containers: Mutex<Containers>,
+    watch: Arc<Watch>,
     quit: watch::Sender<bool>,
 }
 
@@ -27,6 +38,7 @@ pub struct Pod {
 struct Containers {
     by_id: BTreeMap<String, Arc<Container>>,
     identity: Option<PodIdentity>,
+    created: u64,
     closed: bool,
 }
 
@@ -37,6 +49,7 @@ impl Pod {
             shared: Arc::new(shared),
             backends,
             containers: Mutex::default(),
+            watch: Arc::default(),
             quit: watch::Sender::new(false),
         })
     }
@@ -51,12 +64,23 @@ impl Pod {
         &self.shared
     }
 
-    /// The container `id`.
+    /// The container `id`, once it is created.
     ///
     /// # Errors
     /// NOT_FOUND.
     pub fn container(&self, id: &str) -> Result<Arc<Container>, TaskError> {
-        self.containers().by_id.get(id).cloned().ok_or_else(|| TaskError::NoContainer { id: id.to_owned() })
+        let created = |container: &Arc<Container>| container.init_state() != State::Creating;
+        let missing = || TaskError::NoContainer { id: id.to_owned() };
+        self.any(id).filter(created).ok_or_else(missing)
+    }
+
+    fn any(&self, id: &str) -> Option<Arc<Container>> {
+        self.containers().by_id.get(id).cloned()
+    }
+
+    /// Progress of a running capture.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
     }
 
     /// All containers, in the order of their ids.
@@ -83,14 +107,22 @@ impl Pod {
     ///
     /// # Errors
     /// See [`TaskError`]; then nothing of it is left.
-    pub async fn create(&self, new: New, options: Option<&Any>) -> Result<u32, TaskError> {
+    pub async fn create(&self, mut new: New, options: Option<&Any>) -> Result<u32, TaskError> {
         if !is_safe_id(&new.id) {
             return Err(TaskError::BadId(new.id));
         }
         let brief = Brief::read(&new.bundle)?;
         let chosen = self.backends.choose(&self.shared.namespace, options)?;
         let identity = brief.pod(&self.shared.group);
-        let container = Container::reserve(&new, brief, chosen, Launch::Fresh, self.shared.clone()).await?;
+        if new.wish.is_none() {
+            new.wish = place::wish(&brief, &new.id)?;
+        }
+        let number = {
+            let mut containers = self.containers();
+            containers.created += 1;
+            containers.created
+        };
+        let container = Container::reserve(&new, brief, chosen, number, self.shared.clone()).await?;
         {
             let mut containers = self.containers();
             if containers.closed {
@@ -115,13 +147,75 @@ impl Pod {
     /// # Errors
     /// See [`Container::delete`].
     pub async fn delete(&self, id: &str, exec_id: &str) -> Result<Deleted, TaskError> {
-        let container = self.container(id)?;
+        // One that is still being created too: Delete waits for it, since its creator may have given up.
+        let container = self.any(id).ok_or_else(|| TaskError::NoContainer { id: id.to_owned() })?;
         if !exec_id.is_empty() {
             return container.delete_exec(exec_id).await;
         }
         let deleted = container.delete().await?;
         self.containers().by_id.remove(id);
         Ok(deleted)
+    }
+
+    /// Captures all running containers of the pod at one instant, or the one that `container` names, into the store.
+    ///
+    /// # Errors
+    /// See [`TaskError`]; then all containers run as before.
+    pub async fn checkpoint(
+        &self,
+        container: &str,
+        choices: Choices,
+        cancel: Cancel,
+    ) -> Result<Captured, TaskError> {
+        let running = self.watch.begin(cancel.clone()).ok_or(DoorError::Busy)?;
+        let mut chosen = self.all();
+        chosen.retain(|c| match container {
+            // The pause container holds nothing; a new pod has its own.
+            "" => !c.brief.is_sandbox(),
+            wanted => c.id == wanted || c.brief.name(&c.id) == wanted,
+        });
+        // Everybody locks in order of creation, so nobody waits in a circle.
+        chosen.sort_by_key(|c| c.number);
+        if let Some(wanted) = Some(container).filter(|_| chosen.is_empty() && !container.is_empty()) {
+            return Err(TaskError::NoContainer { id: wanted.to_owned() });
+        }
+        let mut held = Vec::new();
+        for each in &chosen {
+            held.push((each, each.hold().await));
+        }
+        let subjects: Vec<_> = held.iter().filter_map(|(each, _)| Some((*each, each.subject()?))).collect();
+        let first = subjects.first().map(|(each, _)| *each);
+        let first = first.ok_or_else(|| {
+            DoorError::Nothing(format!("no container of pod {} runs", self.identity().name))
+        })?;
+        for (each, _) in &subjects {
+            each.note_capture()?;
+        }
+        let order = Order {
+            pod: self.identity(),
+            sources: first.chosen.sources.clone(),
+            choices: choices.or_annotated(&first.brief)?,
+            flat: false,
+            ends_pause: false,
+            subjects: subjects.iter().map(|(_, subject)| subject.clone()).collect(),
+        };
+        let exit = order.choices.exit;
+        let captured = blocking(move || {
+            let node = Node::open(&order.sources, &Limits::within(OPEN_WITHIN).with_cancel(cancel.clone()))?;
+            let limits = order::limits(&node.config, &cancel);
+            let captured = order::capture(&node, &order, running.watch(), &limits)?;
+            settling::begin(&node.store, &captured.id);
+            Ok::<_, DoorError>(captured)
+        })
+        .await?;
+        tracing::info!(checkpoint = captured.id.as_str(), containers = subjects.len(), "captured");
+        for (each, _) in &subjects {
+            each.publish_checkpointed(captured.id.as_str()).await;
+            if exit {
+                each.kill("", libc::SIGKILL, true).await?;
+            }
+        }
+        Ok(captured)
     }
 
     /// Ends the shim if no container is left; whether it will end.
@@ -149,7 +243,7 @@ impl Pod {
             container.kill("", libc::SIGKILL, true).await.ok();
             if let Ok(mut done) = container.done("") {
                 let ended = done.wait_for(Option::is_some);
-                drop(tokio::time::timeout(std::time::Duration::from_secs(2), ended).await);
+                drop(tokio::time::timeout(Duration::from_secs(2), ended).await);
             }
             if let Err(error) = self.delete(&container.id, "").await {
                 tracing::warn!(id = container.id, %error, kind = ?error.kind(), "not removed at shutdown");

@@ -65,10 +65,12 @@ impl Process {
         self.state = next;
         match next {
             // State is STOPPED before any Wait returns: CRI deletes right after Wait and refuses otherwise.
-            State::Stopped(exit) => drop(self.done.send_replace(Some(exit))),
+            State::Stopped(exit) => {
+                self.done.send_replace(Some(exit));
+            }
             // Nobody waits for ever for what was deleted before it ran.
             State::Deleted if self.done.borrow().is_none() => {
-                drop(self.done.send_replace(Some(Exit::unknown())))
+                self.done.send_replace(Some(Exit::unknown()));
             }
             _ => {}
         }

@@ -8,6 +8,7 @@
     clippy::panic
 )]
 #![allow(unused_qualifications, unused_imports, unreachable_pub, dead_code, unused_results, unused_mut)]
+#![allow(non_upper_case_globals, non_snake_case, non_camel_case_types)]
 
 pub mod control {
     include!(concat!(env!("OUT_DIR"), "/proto/control.rs"));

@@ -7,6 +7,7 @@
 use std::future::Future;
 
 use cryopod_checkpoint::kind::Kind;
+use cryopod_command::Cancel;
 use tracing::Instrument;
 use ttrpc::r#async::TtrpcContext;
 use ttrpc::{Code, error::get_rpc_status};
@@ -32,6 +33,24 @@ pub fn code(kind: Kind) -> Code {
         Kind::Unavailable => Code::UNAVAILABLE,
         Kind::DataLoss => Code::DATA_LOSS,
         Kind::Internal => Code::INTERNAL,
+    }
+}
+
+/// The kind behind a code that a shim answered.
+pub fn kind(code: Code) -> Kind {
+    match code {
+        Code::NOT_FOUND => Kind::NotFound,
+        Code::ALREADY_EXISTS => Kind::AlreadyExists,
+        Code::INVALID_ARGUMENT | Code::OUT_OF_RANGE => Kind::InvalidArgument,
+        Code::FAILED_PRECONDITION | Code::ABORTED => Kind::FailedPrecondition,
+        Code::UNIMPLEMENTED => Kind::Unimplemented,
+        Code::DEADLINE_EXCEEDED => Kind::DeadlineExceeded,
+        Code::CANCELLED => Kind::Cancelled,
+        Code::RESOURCE_EXHAUSTED => Kind::ResourceExhausted,
+        Code::PERMISSION_DENIED | Code::UNAUTHENTICATED => Kind::PermissionDenied,
+        Code::UNAVAILABLE => Kind::Unavailable,
+        Code::DATA_LOSS => Kind::DataLoss,
+        Code::OK | Code::UNKNOWN | Code::INTERNAL => Kind::Internal,
     }
 }
 
@@ -79,6 +98,34 @@ where
                 Code::INTERNAL,
                 format!("{name} of {id}: internal error of the shim: {error}"),
             ))
+        }
+    }
+}
+
+/// Throws a cancel switch when the request it belongs to is dropped before it was answered.
+pub struct CancelOnDrop(Option<Cancel>);
+
+impl CancelOnDrop {
+    /// A new switch.
+    pub fn new() -> Self {
+        Self(Some(Cancel::new()))
+    }
+
+    /// The switch, for the work.
+    pub fn switch(&self) -> Cancel {
+        self.0.clone().unwrap_or_default()
+    }
+
+    /// The request was answered.
+    pub fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if let Some(cancel) = self.0.take() {
+            cancel.cancel();
         }
     }
 }

@@ -19,10 +19,12 @@ use ttrpc::asynchronous::transport::Listener;
 use crate::args::Args;
 use crate::backends::Backends;
 use crate::container::Shared;
+use crate::control::ControlService;
 use crate::discovery::Entry;
 use crate::events::Publisher;
 use crate::exits::{self, Registry};
 use crate::pod::Pod;
+use crate::proto::control_ttrpc::create_control;
 use crate::spawn::{READY, READY_FD, SOCKET_FD};
 use crate::task::TaskService;
 use crate::{log, socket, sys};
@@ -135,7 +137,9 @@ fn run(
 
 /// All services of a pod on one server.
 pub fn services(pod: &Arc<Pod>) -> Server {
-    Server::new().register_service(create_task(Arc::new(TaskService { pod: pod.clone() })))
+    Server::new()
+        .register_service(create_task(Arc::new(TaskService { pod: pod.clone() })))
+        .register_service(create_control(Arc::new(ControlService { pod: pod.clone() })))
 }
 
 /// Serves signals until the pod is to end.

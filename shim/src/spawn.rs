@@ -120,6 +120,8 @@ fn spawn_server(
     command
         .arg("serve")
         .env("TTRPC_ADDRESS", &params.ttrpc_address)
+        // containerd's own: with it crun and runc would wait for the workload to report READY to systemd.
+        .env_remove("NOTIFY_SOCKET")
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -146,7 +148,7 @@ fn spawn_server(
 }
 
 /// Our own binary under its own name (`/proc/self/exe` would show as `exe` in ps), unless it was replaced.
-fn own_path() -> PathBuf {
+pub fn own_path() -> PathBuf {
     std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into())
 }
 

@@ -6,14 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use containerd_shim_protos::shim::oci::ProcessDetails;
+use containerd_shim_protos::shim::oci::{CheckpointOptions, ProcessDetails};
 use containerd_shim_protos::shim::shim as api;
 use containerd_shim_protos::shim_async::Task;
 use containerd_shim_protos::types::task::ProcessInfo;
+use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::empty::Empty;
 use ttrpc::r#async::TtrpcContext;
 
+use crate::capture::order::Choices;
+use crate::capture::place::Wish;
 use crate::container::New;
 use crate::error::TaskError;
 use crate::events::{any, timestamp};
@@ -21,7 +24,7 @@ use crate::io::StdioPaths;
 use crate::metrics_message;
 use crate::mounts::Mount;
 use crate::pod::Pod;
-use crate::rpc::{detached, status};
+use crate::rpc::{CancelOnDrop, detached, status};
 
 /// Serves Task for one pod.
 pub struct TaskService {
@@ -33,6 +36,18 @@ pub struct TaskService {
 fn json(what: &'static str, any: Option<&Any>) -> Result<serde_json::Value, TaskError> {
     let bytes = any.map(|any| any.value.as_slice()).unwrap_or_default();
     serde_json::from_slice(bytes).map_err(|error| TaskError::Malformed { what, reason: error.to_string() })
+}
+
+/// Without options containerd wants the container to run on; options of another type are refused.
+fn checkpoint_options(any: Option<&Any>) -> Result<CheckpointOptions, TaskError> {
+    let Some(any) = any.filter(|any| !any.type_url.is_empty()) else {
+        return Ok(CheckpointOptions::default());
+    };
+    let malformed = |reason| TaskError::Malformed { what: "checkpoint options", reason };
+    if !any.type_url.ends_with("containerd.runc.v1.CheckpointOptions") {
+        return Err(malformed(format!("type {} is not containerd.runc.v1.CheckpointOptions", any.type_url)));
+    }
+    CheckpointOptions::parse_from_bytes(&any.value).map_err(|error| malformed(error.to_string()))
 }
 
 fn packed<M: protobuf::MessageFull>(message: &M) -> Result<Any, TaskError> {
@@ -69,6 +84,8 @@ impl Task for TaskService {
                     stderr: request.stderr,
                     terminal: request.terminal,
                 },
+                wish: (!request.checkpoint.is_empty())
+                    .then(|| Wish::Images(request.checkpoint.clone().into())),
                 checkpoint: request.checkpoint,
             };
             let mut response = api::CreateTaskResponse::new();
@@ -142,8 +159,27 @@ impl Task for TaskService {
         detached(context, "resume", &id, work).await
     }
 
-    async fn checkpoint(&self, _: &TtrpcContext, _: api::CheckpointTaskRequest) -> ttrpc::Result<Empty> {
-        Err(ttrpc::error::get_rpc_status(ttrpc::Code::UNIMPLEMENTED, "checkpoint is not wired up yet"))
+    async fn checkpoint(
+        &self,
+        context: &TtrpcContext,
+        request: api::CheckpointTaskRequest,
+    ) -> ttrpc::Result<Empty> {
+        let (pod, id) = (self.pod.clone(), request.id.clone());
+        // A caller that goes away ends the capture; the container runs on.
+        let cancel = CancelOnDrop::new();
+        let switch = cancel.switch();
+        let work = async move {
+            let options = checkpoint_options(request.options.as_ref())?;
+            let images =
+                if options.image_path.is_empty() { request.path } else { options.image_path.clone() };
+            let choices = Choices { exit: options.exit, ..Choices::default() };
+            let container = pod.container(&request.id)?;
+            container.checkpoint(images.into(), choices, pod.identity(), pod.watch(), switch).await?;
+            Ok::<_, TaskError>(Empty::new())
+        };
+        let answer = detached(context, "checkpoint", &id, work).await;
+        cancel.disarm();
+        answer
     }
 
     async fn kill(&self, context: &TtrpcContext, request: api::KillRequest) -> ttrpc::Result<Empty> {

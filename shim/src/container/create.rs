@@ -6,15 +6,20 @@ use std::sync::{Arc, Mutex};
 
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::types::mount::Mount as MountMessage;
-use cryopod_command::Limits;
+use cryopod_checkpoint::fault;
+use cryopod_checkpoint::target::TcpPolicy;
+use cryopod_command::{Cancel, Limits};
 use cryopod_runtime::backend::{Backend, CreateRequest, Stdio};
 use cryopod_runtime::cgroup::Cgroup;
 use cryopod_runtime::oom::OomWatch;
+use cryopod_zfs::DatasetName;
 use tokio::sync::RwLock;
 
 use super::{CREATE_WITHIN, Container, Inner, Launch, Shared};
 use crate::backends::Chosen;
 use crate::bundle::{Brief, State as BundleState};
+use crate::capture::place::{self, Wish};
+use crate::capture::{DoorError, Node, order};
 use crate::error::{TaskError, blocking};
 use crate::events::{Event, Slots};
 use crate::exits::{self, Child};
@@ -36,6 +41,8 @@ pub struct New {
     pub stdio: StdioPaths,
     /// `checkpoint` of the request, echoed in the event.
     pub checkpoint: String,
+    /// What is to be restored.
+    pub wish: Option<Wish>,
 }
 
 /// A process that the runtime has made.
@@ -54,12 +61,15 @@ impl Container {
         new: &New,
         brief: Brief,
         chosen: Chosen,
-        launch: Launch,
+        number: u64,
         shared: Arc<Shared>,
     ) -> Result<Arc<Self>, TaskError> {
         let slots: Slots = shared.publisher.reserve(EVENTS_PER_PROCESS).await?;
+        let root = new.mounts.iter().find(|mount| mount.kind == "zfs" && mount.target.is_empty());
+        let dataset: Option<DatasetName> = root.and_then(|mount| mount.source.parse().ok());
         let bundle_state = BundleState {
             runtime: chosen.note.clone(),
+            dataset: dataset.as_ref().map(ToString::to_string).unwrap_or_default(),
             ..BundleState::new(&new.id, &shared.namespace, &shared.group)
         };
         let inner = Inner {
@@ -68,6 +78,8 @@ impl Container {
             cgroup: None,
             oom_kills: 0,
             bundle_state,
+            launch: Launch::Fresh,
+            pending: None,
             waiting: None,
         };
         Ok(Arc::new(Self {
@@ -75,7 +87,8 @@ impl Container {
             bundle: new.bundle.clone(),
             brief,
             chosen,
-            launch,
+            dataset,
+            number,
             shared,
             op: RwLock::new(()),
             inner: Mutex::new(inner),
@@ -99,24 +112,24 @@ impl Container {
 
     async fn make(self: &Arc<Self>, new: &New) -> Result<u32, TaskError> {
         let (stdio, prepared) = io::prepare(&new.stdio, self.owner(), &self.shared.registry).await?;
-        let (rootfs, bundle, mounts) = (self.rootfs(), self.bundle.clone(), new.mounts.clone());
-        let mut state = self.inner().bundle_state.clone();
-        state.mounted = !mounts.is_empty();
-        self.inner().bundle_state = state.clone();
-        let mount = move || {
-            // First the note for `delete`, then what it undoes.
-            state.write(&bundle)?;
-            mounts::mount_all(&mounts, &rootfs)?;
-            Ok::<BundleState, TaskError>(state)
+        if let Some(wish) = new.wish.clone() {
+            let (this, new) = (self.clone(), new.clone());
+            let launch = blocking(move || this.place(&new, wish)).await?;
+            self.inner().launch = launch;
+        }
+        let this = self.clone();
+        let mounts = match new.wish {
+            // Mounted where it was placed.
+            Some(_) => Vec::new(),
+            None => new.mounts.clone(),
         };
-        if self.launch == Launch::Fresh {
-            let (backend, id, bundle) = (self.backend(), self.id.clone(), self.bundle.clone());
+        if self.inner().launch == Launch::Fresh {
             let made = blocking(move || {
-                let state = mount()?;
-                let request = CreateRequest { id: &id, bundle: &bundle, stdio };
-                let pid = backend.create(request, &Limits::within(CREATE_WITHIN))?;
-                note_pid(state, pid, &bundle)?;
-                Ok::<Made, TaskError>(observe(&*backend, &id, pid))
+                this.mount(&mounts)?;
+                let request = CreateRequest { id: &this.id, bundle: &this.bundle, stdio };
+                let pid = this.chosen.backend.create(request, &Limits::within(CREATE_WITHIN))?;
+                this.note_pid(pid)?;
+                Ok::<Made, TaskError>(observe(&*this.chosen.backend, &this.id, pid))
             })
             .await?;
             let pid = made.pid;
@@ -125,10 +138,57 @@ impl Container {
             self.watch_init();
             return Ok(pid);
         }
-        blocking(mount).await?;
         self.inner().waiting = Some((stdio, prepared));
         self.created(new, 0)?;
         Ok(0)
+    }
+
+    /// Mounts the root, after noting for `delete` that it is to be unmounted. Blocks.
+    fn mount(&self, mounts: &[Mount]) -> Result<(), TaskError> {
+        let state = {
+            let mut inner = self.inner();
+            inner.bundle_state.mounted |= !mounts.is_empty();
+            inner.bundle_state.clone()
+        };
+        state.write(&self.bundle)?;
+        Ok(mounts::mount_all(mounts, &self.rootfs())?)
+    }
+
+    /// Puts what is to be restored in place and mounts it. Blocks.
+    fn place(&self, new: &New, wish: Wish) -> Result<Launch, TaskError> {
+        let work = self.bundle.join("criu-work");
+        let checkpoint = match wish {
+            Wish::Images(images) => {
+                self.mount(&new.mounts)?;
+                let from = images.display().to_string();
+                return Ok(Launch::Restore { images, work, tcp: TcpPolicy::Keep, from });
+            }
+            Wish::Checkpoint(checkpoint) => checkpoint,
+        };
+        let node = Node::open(&self.chosen.sources, &Limits::within(CREATE_WITHIN))?;
+        let limits = order::limits(&node.config, &Cancel::new());
+        // From here on the store may have made something that goes with the container.
+        self.inner().bundle_state.placed = true;
+        let backend = self.chosen.backend.name();
+        let placed = place::place(&node, &checkpoint, &self.id, &self.bundle, &new.mounts, backend, &limits)?;
+        self.inner().bundle_state.placed = placed.own_root;
+        self.mount(&placed.mounts)?;
+        fault::step("shim.create.mounted").map_err(DoorError::from)?;
+        Ok(match placed.images {
+            Some(images) => Launch::Restore { images, work, tcp: placed.tcp, from: checkpoint.to_string() },
+            None => Launch::Fresh,
+        })
+    }
+
+    /// Notes the PID of init for `delete`.
+    pub(super) fn note_pid(&self, pid: u32) -> Result<(), TaskError> {
+        let state = {
+            let mut inner = self.inner();
+            inner.bundle_state.pid = pid;
+            inner.bundle_state.pid_started = exits::start_time(pid).unwrap_or(0);
+            inner.bundle_state.clone()
+        };
+        Ok(state.write(&self.bundle)?)
     }
 
     fn created(&self, new: &New, pid: u32) -> Result<(), TaskError> {
@@ -170,12 +230,13 @@ impl Container {
 
     /// Takes back a create that failed half-way. Its own failures are logged: the caller gets the first error.
     async fn undo(self: &Arc<Self>) {
-        let (backend, id, rootfs) = (self.backend(), self.id.clone(), self.rootfs());
-        let fresh = self.launch == Launch::Fresh;
+        let this = self.clone();
         let undone = blocking(move || {
-            let deleted =
-                if fresh { backend.delete(&id, &Limits::within(super::DELETE_WITHIN)) } else { Ok(()) };
-            mounts::unmount_all(&rootfs)?;
+            let fresh = this.inner().launch == Launch::Fresh;
+            let limits = Limits::within(super::DELETE_WITHIN);
+            let deleted = if fresh { this.chosen.backend.delete(&this.id, &limits) } else { Ok(()) };
+            mounts::unmount_all(&this.rootfs())?;
+            this.let_go(&Self::let_go_limits())?;
             deleted.map_err(TaskError::from)
         });
         if let Err(error) = undone.await {
@@ -207,13 +268,6 @@ pub(super) fn observe(backend: &dyn Backend, id: &str, pid: u32) -> Made {
         }
     });
     Made { pid, cgroup, oom }
-}
-
-pub(super) fn note_pid(mut state: BundleState, pid: u32, bundle: &std::path::Path) -> Result<(), TaskError> {
-    state.pid = pid;
-    state.pid_started = exits::start_time(pid).unwrap_or(0);
-    state.write(bundle)?;
-    Ok(())
 }
 
 fn mount_message(mount: &Mount) -> MountMessage {

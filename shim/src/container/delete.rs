@@ -61,8 +61,13 @@ impl Container {
             let mut done = self.inner().init.done();
             drop(tokio::time::timeout(DELETE_WITHIN, done.wait_for(Option::is_some)).await);
         }
-        let rootfs = self.rootfs();
-        blocking(move || mounts::unmount_all(&rootfs)).await?;
+        self.finish_checkpoint().await;
+        let this = self.clone();
+        blocking(move || {
+            mounts::unmount_all(&this.rootfs())?;
+            Ok::<_, TaskError>(this.let_go(&Self::let_go_limits())?)
+        })
+        .await?;
         let mut inner = self.inner();
         let exit = inner.init.state.ended().unwrap_or_else(Exit::unknown);
         let deleted = Deleted { pid: inner.init.pid(), exit };

@@ -52,8 +52,13 @@ impl Container {
             let (backend, id) = (self.backend(), self.id.clone());
             blocking(move || backend.resume(&id, &Limits::within(STEP_WITHIN))).await?;
         }
-        let mut inner = self.inner();
-        inner.change(&self.id, "", Change::Resumed)?;
+        // Only after the container runs: giving the dataset its name back may take a moment.
+        let resumed = {
+            let mut inner = self.inner();
+            inner.change(&self.id, "", Change::Resumed)
+        };
+        self.finish_checkpoint().await;
+        resumed?;
         let mut event = TaskResumed::new();
         event.container_id.clone_from(&self.id);
         slots.publish(&Event::Resumed(event));

@@ -2,11 +2,12 @@
 
 use containerd_shim_protos::shim::shim::StateResponse;
 use cryopod_command::Limits;
+use cryopod_runtime::cgroup::Cgroup;
 use cryopod_runtime::stats::{self, Stats};
 use protobuf::EnumOrUnknown;
 use tokio::sync::watch;
 
-use super::{Container, STEP_WITHIN};
+use super::{Container, Launch, STEP_WITHIN};
 use crate::error::{TaskError, blocking};
 use crate::events::timestamp;
 use crate::exits::Exit;
@@ -25,6 +26,8 @@ pub struct Summary {
     pub pid: u32,
     /// Execs that are registered.
     pub execs: usize,
+    /// Checkpoint it was restored from; empty if it was started afresh.
+    pub restored_from: String,
 }
 
 impl Container {
@@ -108,7 +111,16 @@ impl Container {
             state: inner.init.state,
             pid: inner.init.pid(),
             execs: inner.execs.len(),
+            restored_from: match &inner.launch {
+                Launch::Fresh => String::new(),
+                Launch::Restore { from, .. } => from.clone(),
+            },
         }
+    }
+
+    /// Its cgroup, while it has one.
+    pub fn cgroup(&self) -> Option<Cgroup> {
+        self.inner().cgroup.clone()
     }
 
     /// Counters of its cgroup.

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use containerd_shim_protos::events::task::TaskStart;
+use cryopod_checkpoint::fault;
 use cryopod_command::Limits;
 use cryopod_runtime::backend::{CreateRequest, RestoreRequest};
 
-use super::create::{Made, Waiting, note_pid, observe};
+use super::create::{Made, Waiting, observe};
 use super::{CREATE_WITHIN, Container, Launch};
+use crate::capture::{DoorError, place};
 use crate::error::{TaskError, blocking};
 use crate::events::Event;
 use crate::process::state::{Change, State};
@@ -20,9 +22,10 @@ impl Container {
     pub async fn start(self: &Arc<Self>) -> Result<u32, TaskError> {
         let _op = self.op.write().await;
         self.inner().change(&self.id, "", Change::Start)?;
-        let result = match &self.launch {
+        let launch = self.inner().launch.clone();
+        let result = match &launch {
             Launch::Fresh => self.start_fresh().await,
-            Launch::Restore { .. } => self.start_restored().await,
+            Launch::Restore { .. } => self.start_restored(launch.clone()).await,
         };
         let change = if result.is_ok() { Change::Started } else { Change::StartFailed };
         let (pid, state) = {
@@ -37,7 +40,10 @@ impl Container {
             }
             (pid, state)
         };
-        if result.is_ok() && self.launch != Launch::Fresh {
+        if result.is_ok()
+            && let Launch::Restore { from, .. } = &launch
+        {
+            place::remember(&self.brief, &self.id, from);
             self.watch_init();
         }
         if let State::Exiting(exit) = state {
@@ -51,25 +57,22 @@ impl Container {
         blocking(move || backend.start(&id, &Limits::within(CREATE_WITHIN))).await
     }
 
-    async fn start_restored(self: &Arc<Self>) -> Result<(), TaskError> {
+    async fn start_restored(self: &Arc<Self>, launch: Launch) -> Result<(), TaskError> {
         let waiting: Option<Waiting> = self.inner().waiting.take();
-        let Some((stdio, prepared)) = waiting else {
-            return Err(TaskError::NotStarted { id: self.id.clone(), process: "init".to_owned() });
-        };
+        let not_started = || TaskError::NotStarted { id: self.id.clone(), process: "init".to_owned() };
+        let (stdio, prepared) = waiting.ok_or_else(not_started)?;
+        let Launch::Restore { images, work, tcp, .. } = launch else { return Err(not_started()) };
         let this = self.clone();
         let made: Made = blocking(move || {
-            let Launch::Restore { images, work, tcp, .. } = &this.launch else {
-                return Err(TaskError::NotStarted { id: this.id.clone(), process: "init".to_owned() });
-            };
-            std::fs::create_dir_all(work)
+            std::fs::create_dir_all(&work)
                 .map_err(|source| TaskError::Directory { path: work.clone(), source })?;
             let request = CreateRequest { id: &this.id, bundle: &this.bundle, stdio };
-            let restore = RestoreRequest { images, work, tcp: *tcp };
+            let restore = RestoreRequest { images: &images, work: &work, tcp };
             let backend = this.backend();
             let pid = backend.restore(request, &restore, &Limits::within(CREATE_WITHIN))?;
-            let state = this.inner().bundle_state.clone();
-            note_pid(state, pid, &this.bundle)?;
-            Ok(observe(&*backend, &this.id, pid))
+            this.note_pid(pid)?;
+            fault::step("shim.start.restored").map_err(DoorError::from)?;
+            Ok::<_, TaskError>(observe(&*backend, &this.id, pid))
         })
         .await?;
         self.adopt(made, prepared).await

@@ -143,7 +143,7 @@ impl Backend for FakeBackend {
 struct OneBackend(Arc<FakeBackend>);
 impl Backends for OneBackend {
     fn choose(&self, _: &str, _: Option<&Any>) -> Result<Chosen, BackendsError> {
-        Ok(Chosen { backend: self.0.clone(), note: None, io_uid: 0, io_gid: 0 })
+        Ok(Chosen { backend: self.0.clone(), note: None, sources: Default::default(), io_uid: 0, io_gid: 0 })
     }
 }
 

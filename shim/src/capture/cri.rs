@@ -1,0 +1,181 @@
+//! containerd's Checkpoint of one container: flat images for its archive, the same capture in the store, and a clone
+//! for its diff.
+//!
+//! ```text
+//! containerd   Pause ──► Checkpoint ─────────────────────────────► diff of the root ──► Resume
+//! here                   dump + snapshot ─► THAW ─► copy ─► commit ─► swap           swap back, settle
+//! ```
+//! containerd's diff mounts the container's dataset read-only, which ZFS refuses while it is in use; it gets a clone of
+//! the snapshot instead, so the container may run meanwhile (experiments.md E7). Without ZFS the diff reads the live
+//! root, so there the container stays paused until Resume.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use cryopod_checkpoint::capture::Mode;
+use cryopod_checkpoint::fault;
+use cryopod_checkpoint::id::CheckpointId;
+use cryopod_checkpoint::settle::{self, Adopted};
+use cryopod_checkpoint::store::Store;
+use cryopod_checkpoint::swap::Swap;
+use cryopod_command::Limits;
+use cryopod_zfs::DatasetName;
+
+use super::{DoorError, Node, Running, order, settling};
+use crate::capture::order::Order;
+
+/// What is left to do when containerd has read the root.
+#[derive(Debug)]
+pub struct Pending {
+    /// The stand-in under the dataset's name.
+    swap: Swap,
+    node: Opened,
+    checkpoint: CheckpointId,
+}
+
+/// A store that stays open between Checkpoint and Resume.
+#[derive(Clone)]
+pub struct Opened(std::sync::Arc<Node>);
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Opened")
+    }
+}
+
+/// What containerd asked for, its message decoded.
+pub struct CriOrder {
+    /// The container, as an order of one.
+    pub order: Order,
+    /// Where the images go.
+    pub images: PathBuf,
+    /// Its dataset, if its root is one.
+    pub dataset: Option<DatasetName>,
+    /// The pause is containerd's own, so the container may run as soon as the diff has a stand-in.
+    pub early: bool,
+}
+
+/// What came of it.
+pub struct CriCaptured {
+    /// In the store.
+    pub checkpoint: CheckpointId,
+    /// The container runs although containerd believes it paused.
+    pub thawed: bool,
+    /// To be finished at Resume.
+    pub pending: Option<Pending>,
+}
+
+/// Captures one container. `thawed` is called as soon as it runs again.
+///
+/// # Errors
+/// See [`DoorError`]; then no checkpoint is left in the store, and nothing of ours in `images`.
+pub fn capture(
+    mut cri: CriOrder,
+    node: Node,
+    running: &Running,
+    limits: &Limits,
+    thawed: &dyn Fn(),
+) -> Result<CriCaptured, DoorError> {
+    let stand_in = cri.dataset.as_ref().filter(|_| matches!(&*node.store, Store::Zfs(_)));
+    cri.order.ends_pause = cri.early && stand_in.is_some() && !cri.order.choices.exit;
+    cri.order.choices.mode = Some(Mode::Full);
+    cri.order.flat = true;
+    let taken = order::take(&node, &cri.order, running.watch(), limits)?;
+    if cri.order.ends_pause {
+        thawed();
+    }
+    fault::step("shim.cri.taken")?;
+    let member = cri.order.subjects.first().map(|subject| subject.bundle.clone()).unwrap_or_default();
+    let spec =
+        cryopod_runtime::spec::Spec::of_bundle(&member).map_err(cryopod_runtime::error::Error::from)?;
+    let id = cri.order.subjects.first().map(|subject| subject.id.as_str()).unwrap_or_default();
+    let images = taken.images(spec.name(id)).ok_or_else(|| DoorError::NoMemory(taken.id().to_string()))?;
+    copy_flat(&images, &cri.images)?;
+    fault::step("shim.cri.copied")?;
+    let captured = taken.commit(running.watch(), limits)?;
+    fault::step("shim.cri.committed")?;
+    let checkpoint = captured.id.clone();
+    let swap = match stand_in {
+        Some(dataset) if !cri.order.choices.exit => {
+            Swap::out(&node.store, &node.journal, dataset, &checkpoint, limits)?
+        }
+        _ => None,
+    };
+    fault::step("shim.cri.swapped")?;
+    let pending = match swap {
+        Some(swap) => {
+            let node = Opened(std::sync::Arc::new(node));
+            Some(Pending { swap, node, checkpoint: checkpoint.clone() })
+        }
+        None => {
+            settling::begin(&node.store, &checkpoint);
+            None
+        }
+    };
+    Ok(CriCaptured { checkpoint, thawed: cri.order.ends_pause, pending })
+}
+
+/// Copies the regular files of `from` into `to`, mode 0600. Nothing else is there in a flat dump; links are not
+/// followed (containerd's archive takes files only).
+fn copy_flat(from: &Path, to: &Path) -> Result<(), DoorError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(DoorError::file("make", to))?;
+    for entry in fs::read_dir(from).map_err(DoorError::file("list", from))? {
+        let entry = entry.map_err(DoorError::file("list", from))?;
+        if !entry.file_type().map_err(DoorError::file("look at", &entry.path()))?.is_file() {
+            continue;
+        }
+        let target = to.join(entry.file_name());
+        let copied = fs::File::open(entry.path()).and_then(|mut source| {
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+            io::copy(&mut source, &mut options.open(&target)?)
+        });
+        copied.map_err(DoorError::file("copy to", &target))?;
+    }
+    Ok(())
+}
+
+/// Gives the dataset its name back and lets the checkpoint settle. On error recovery does it later.
+///
+/// # Errors
+/// When the clone is still in use.
+pub fn finish(pending: Pending, limits: &Limits) -> Result<(), DoorError> {
+    fault::step("shim.resume.swap-back")?;
+    let Pending { swap, node, checkpoint } = pending;
+    swap.back(&node.0.store, limits)?;
+    settling::begin(&node.0.store, &checkpoint);
+    Ok(())
+}
+
+/// Before containerd destroys `dataset`: whatever of ours still depends on it moves into the store.
+///
+/// # Errors
+/// See [`DoorError`].
+pub fn release(node: &Node, dataset: &DatasetName, limits: &Limits) -> Result<(), DoorError> {
+    fault::step("shim.delete.adopt")?;
+    if let Adopted::Moved { to, checkpoints } = settle::adopt(&node.store, dataset, &node.journal, limits)? {
+        tracing::info!(%dataset, adopted = %to, "checkpoints still need this dataset; it lives on in the store");
+        checkpoints.iter().for_each(|id| settling::begin(&node.store, id));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_handed_on() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(from.path().join("inventory.img"), "i").unwrap();
+        fs::create_dir(from.path().join("sub")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", from.path().join("parent")).unwrap();
+        let to = to.path().join("images");
+        copy_flat(from.path(), &to).unwrap();
+        let names: Vec<_> = fs::read_dir(&to).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["inventory.img"]);
+        assert!(copy_flat(from.path(), &to).is_err(), "files that are there already are not overwritten");
+    }
+}

@@ -1,0 +1,91 @@
+//! Configuration, store and journal of this node, opened for one operation.
+
+use std::path::PathBuf;
+
+use cryopod_checkpoint::journal::Journal;
+use cryopod_checkpoint::recover::recover_journal;
+use cryopod_checkpoint::store::{self, SharedStore, StoreChoice, StoreConfig};
+use cryopod_command::Limits;
+use cryopod_runtime::config::{Config, Sources, StoreKind};
+use cryopod_runtime::repair::OciRepair;
+
+use super::DoorError;
+
+/// Where every process of cryopod on this node writes what it is about to do.
+const JOURNAL: &str = "/var/lib/cryopod/journal";
+
+/// What a capture or restore works with.
+pub struct Node {
+    /// The configuration that is in force for the pod.
+    pub config: Config,
+    /// Where checkpoints are kept.
+    pub store: SharedStore,
+    /// The journal.
+    pub journal: Journal,
+}
+
+impl Node {
+    /// Opens everything for a pod whose runtime options named `sources`.
+    ///
+    /// # Errors
+    /// See [`DoorError`].
+    pub fn open(sources: &Sources, limits: &Limits) -> Result<Self, DoorError> {
+        let config = Config::load(sources)?;
+        let choice = match config.store.kind {
+            StoreKind::Auto => StoreChoice::Auto,
+            StoreKind::Zfs => StoreChoice::Zfs,
+            StoreKind::Dir => StoreChoice::Dir,
+        };
+        let root =
+            config.store.zfs.root.as_deref().map(str::parse).transpose().map_err(DoorError::StoreRoot)?;
+        let wanted =
+            StoreConfig { choice, root, dir: config.store.dir.path.clone(), ..StoreConfig::default() };
+        Self::with(config, &wanted, limits)
+    }
+
+    fn with(config: Config, wanted: &StoreConfig, limits: &Limits) -> Result<Self, DoorError> {
+        let zfs = match wanted.choice {
+            StoreChoice::Dir => None,
+            StoreChoice::Auto | StoreChoice::Zfs => match cryopod_zfs::open(limits) {
+                Ok(zfs) => Some(zfs),
+                // A root that is configured is meant: writing elsewhere would hide the fault.
+                Err(error) if wanted.choice == StoreChoice::Zfs || wanted.root.is_some() => {
+                    return Err(DoorError::NoZfs(error));
+                }
+                Err(error) => {
+                    tracing::info!(%error, "checkpoints go to the directory store");
+                    None
+                }
+            },
+        };
+        let (store, chosen) = store::open(wanted, zfs, limits)?;
+        tracing::info!(kind = ?chosen.kind, place = chosen.place, why = chosen.why, "store");
+        Ok(Self { config, store, journal: Journal::open(JOURNAL)? })
+    }
+
+    /// A store that an earlier operation has opened, by what it called its place.
+    ///
+    /// # Errors
+    /// See [`DoorError`].
+    pub fn reopen(root: Option<&str>, dir: PathBuf, limits: &Limits) -> Result<Self, DoorError> {
+        let root = root.map(str::parse).transpose().map_err(DoorError::StoreRoot)?;
+        let choice = if root.is_some() { StoreChoice::Zfs } else { StoreChoice::Dir };
+        let wanted = StoreConfig { choice, root, dir, ..StoreConfig::default() };
+        Self::with(Config::default(), &wanted, limits)
+    }
+
+    /// Finishes or undoes what a dead process has begun on this node. Failures are logged: they stay journalled and
+    /// do not keep others from working.
+    pub fn recover(&self, limits: &Limits) {
+        match recover_journal(&self.journal, &self.store, &OciRepair, limits) {
+            Ok(report) if report.is_clean() => {}
+            Ok(report) => tracing::warn!(
+                operations = report.operations.join(" "),
+                repaired = report.repaired.join(" "),
+                failures = report.failures.len(),
+                "cleaned up after a process that died"
+            ),
+            Err(error) => tracing::warn!(%error, "recovery could not look at the journal"),
+        }
+    }
+}

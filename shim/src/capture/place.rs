@@ -1,0 +1,229 @@
+//! Putting a checkpoint in place of a new container: at Create, before anything is mounted, and nothing is executed.
+//!
+//! A restored pod brings memory back once per container: the first start that succeeds leaves a mark, and a later
+//! start of the same container is a fresh one on a fresh root, unless the pod says `restore-policy: always`. The mark
+//! outlives the shim, since after a reboot kubelet makes a new sandbox for the same pod.
+//!
+//! ```text
+//! /var/lib/cryopod/restored/<pod uid>/<container name>   the checkpoint id, as text
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cryopod_checkpoint::fault;
+use cryopod_checkpoint::id::CheckpointId;
+use cryopod_checkpoint::restore::{self, LiveRootfs, LiveVolume, PlaceRequest, Replacement, RootfsPlacement};
+use cryopod_checkpoint::target::TcpPolicy;
+use cryopod_command::Limits;
+use cryopod_runtime::node_facts;
+use cryopod_runtime::spec::{Spec, annotation};
+
+use super::{DoorError, Node};
+use crate::bootstrap::is_safe_id;
+use crate::bundle::Brief;
+use crate::mounts::Mount;
+
+/// Where restored containers are remembered.
+const MARKS: &str = "/var/lib/cryopod/restored";
+
+/// Pods live shorter than this without a restart of any container; older marks are removed when one is written.
+const MARK_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// What a new container asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// CRIU images in a directory, by `CreateTaskRequest.checkpoint`; its root is already what it has to be.
+    Images(PathBuf),
+    /// A checkpoint of the store, by annotation.
+    Checkpoint(CheckpointId),
+}
+
+/// How a container is to come to life, and on which root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// Memory images; `None` to start afresh.
+    pub images: Option<PathBuf>,
+    /// What is mounted as its root.
+    pub mounts: Vec<Mount>,
+    /// Whether the store made a root for it, to be forgotten with it.
+    pub own_root: bool,
+    /// Established TCP connections: a new pod has a new address.
+    pub tcp: TcpPolicy,
+}
+
+/// What the annotations of a container ask for; nothing when it was restored before.
+///
+/// # Errors
+/// When the checkpoint's name is none.
+pub fn wish(brief: &Brief, id: &str) -> Result<Option<Wish>, DoorError> {
+    let Some(from) = brief.annotation(annotation::RESTORE_FROM).filter(|_| !brief.is_sandbox()) else {
+        return Ok(None);
+    };
+    let checkpoint: CheckpointId = from.parse()?;
+    let always = match brief.annotation(annotation::RESTORE_POLICY).unwrap_or("once") {
+        "once" => false,
+        "always" => true,
+        other => {
+            let value = other.to_owned();
+            return Err(DoorError::Choice {
+                what: annotation::RESTORE_POLICY,
+                value,
+                expected: "once or always",
+            });
+        }
+    };
+    if !always && mark(brief, id).is_some_and(|path| path.exists()) {
+        return Ok(None);
+    }
+    Ok(Some(Wish::Checkpoint(checkpoint)))
+}
+
+fn mark(brief: &Brief, id: &str) -> Option<PathBuf> {
+    let (uid, name) = (brief.pod(id).uid, brief.name(id).to_owned());
+    (is_safe_id(&uid) && is_safe_id(&name)).then(|| Path::new(MARKS).join(uid).join(name))
+}
+
+/// Remembers that this container of this pod was restored.
+pub fn remember(brief: &Brief, id: &str, from: &str) {
+    let Some(path) = mark(brief, id) else { return };
+    let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, from));
+    if let Err(error) = written {
+        tracing::warn!(path = %path.display(), %error, "a restart of this container would restore it again");
+    }
+    for old in fs::read_dir(MARKS).into_iter().flatten().flatten() {
+        let age = old.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
+        if age.is_some_and(|age| age > MARK_AGE) {
+            fs::remove_dir_all(old.path()).ok();
+        }
+    }
+}
+
+/// Places `checkpoint` for container `id`.
+///
+/// # Errors
+/// See [`DoorError`]; then the root that was given is as it was.
+pub fn place(
+    node: &Node,
+    checkpoint: &CheckpointId,
+    id: &str,
+    bundle: &Path,
+    given: &[Mount],
+    backend: &str,
+    limits: &Limits,
+) -> Result<Prepared, DoorError> {
+    node.recover(limits);
+    let spec = Spec::of_bundle(bundle).map_err(cryopod_runtime::error::Error::from)?;
+    let name = spec.name(id);
+    let manifest = node.store.manifest(checkpoint, limits)?;
+    let fresh = Prepared { images: None, mounts: given.to_vec(), own_root: false, tcp: TcpPolicy::Close };
+    if manifest.member(name).is_none() && manifest.members.len() > 1 {
+        // An init container that had done its work, or one that the pod did not have then.
+        tracing::info!(id, name, checkpoint = checkpoint.as_str(), "not in the checkpoint: started afresh");
+        return Ok(fresh);
+    }
+    let volumes: Vec<LiveVolume> = spec
+        .mounts()
+        .into_iter()
+        .filter(|mount| mount.is_bind() && mount.source.is_dir())
+        .map(|mount| LiveVolume { destination: mount.destination, source: mount.source })
+        .collect();
+    let facts = node_facts::read(&node.config.criu.path, limits);
+    let request = PlaceRequest {
+        checkpoint,
+        member: name,
+        container: id,
+        rootfs: live_rootfs(given, bundle)?,
+        volumes: &volumes,
+        filled: &[],
+        facts: Some(&facts),
+        backend: Some(backend),
+    };
+    let placed = restore::place(&node.store, &node.journal, &request, limits)?;
+    for note in &placed.notes {
+        tracing::info!(id, checkpoint = checkpoint.as_str(), note, "restore");
+    }
+    fault::step("shim.create.placed")?;
+    let mounts = match &placed.rootfs {
+        RootfsPlacement::InPlace => given.to_vec(),
+        RootfsPlacement::MountInstead(instead) => vec![instead_mount(instead)],
+    };
+    let own_root = placed.rootfs != RootfsPlacement::InPlace;
+    Ok(Prepared { images: placed.images, mounts, own_root, ..fresh })
+}
+
+fn live_rootfs(given: &[Mount], bundle: &Path) -> Result<LiveRootfs, DoorError> {
+    let Some(root) = given.iter().find(|mount| mount.target.is_empty()) else {
+        return Ok(LiveRootfs::Tree { path: bundle.join("rootfs") });
+    };
+    let upper = root.options.iter().find_map(|option| option.strip_prefix("upperdir="));
+    Ok(match (root.kind.as_str(), upper) {
+        ("zfs", _) => LiveRootfs::Zfs { dataset: root.source.parse().map_err(DoorError::StoreRoot)? },
+        ("overlay", Some(upper)) => LiveRootfs::Overlay { upper: upper.into() },
+        _ => LiveRootfs::Tree { path: root.source.clone().into() },
+    })
+}
+
+fn instead_mount(instead: &Replacement) -> Mount {
+    match instead {
+        Replacement::Zfs { dataset } => {
+            Mount { kind: "zfs".to_owned(), source: dataset.to_string(), ..Mount::default() }
+        }
+        Replacement::Bind { path } => Mount {
+            kind: "bind".to_owned(),
+            source: path.display().to_string(),
+            options: vec!["rbind".to_owned(), "rw".to_owned()],
+            ..Mount::default()
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn brief(annotations: &str) -> Brief {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.json"), format!("{{\"annotations\":{annotations}}}")).unwrap();
+        Brief::read(dir.path()).unwrap()
+    }
+
+    #[test]
+    fn the_annotation_asks_for_a_restore_but_never_of_the_sandbox() {
+        let app =
+            brief(r#"{"cryopod.dev/restore-from":"web-1","io.kubernetes.cri.container-type":"container"}"#);
+        assert_eq!(wish(&app, "c").unwrap(), Some(Wish::Checkpoint("web-1".parse().unwrap())));
+        let pause =
+            brief(r#"{"cryopod.dev/restore-from":"web-1","io.kubernetes.cri.container-type":"sandbox"}"#);
+        assert_eq!(wish(&pause, "c").unwrap(), None);
+        assert_eq!(wish(&brief("{}"), "c").unwrap(), None);
+    }
+
+    #[test]
+    fn wrong_annotations_are_errors_that_name_them() {
+        assert!(wish(&brief(r#"{"cryopod.dev/restore-from":"../x"}"#), "c").is_err());
+        let policy = brief(r#"{"cryopod.dev/restore-from":"web-1","cryopod.dev/restore-policy":"maybe"}"#);
+        let error = wish(&policy, "c").unwrap_err().to_string();
+        assert!(error.contains("restore-policy") && error.contains("once or always"), "{error}");
+    }
+
+    #[test]
+    fn the_given_root_is_recognised() {
+        let mount = |kind: &str, source: &str, options: &[&str]| Mount {
+            kind: kind.to_owned(),
+            source: source.to_owned(),
+            options: options.iter().map(|o| (*o).to_owned()).collect(),
+            ..Mount::default()
+        };
+        let bundle = Path::new("/b");
+        let zfs = live_rootfs(&[mount("zfs", "tank/containerd/7", &[])], bundle).unwrap();
+        assert_eq!(zfs, LiveRootfs::Zfs { dataset: "tank/containerd/7".parse().unwrap() });
+        let overlay =
+            live_rootfs(&[mount("overlay", "overlay", &["lowerdir=/l", "upperdir=/u"])], bundle).unwrap();
+        assert_eq!(overlay, LiveRootfs::Overlay { upper: "/u".into() });
+        assert_eq!(live_rootfs(&[], bundle).unwrap(), LiveRootfs::Tree { path: "/b/rootfs".into() });
+        let bind = live_rootfs(&[mount("bind", "/snap/1/fs", &["rbind"])], bundle).unwrap();
+        assert_eq!(bind, LiveRootfs::Tree { path: "/snap/1/fs".into() });
+    }
+}

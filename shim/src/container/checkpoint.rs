@@ -1,0 +1,156 @@
+//! containerd's Checkpoint of this container, and what a capture leaves to do for Resume and Delete.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use containerd_shim_protos::events::task::TaskCheckpointed;
+use cryopod_checkpoint::restore;
+use cryopod_checkpoint::target::PodIdentity;
+use cryopod_command::{Cancel, Limits};
+use tokio::sync::RwLockWriteGuard;
+
+use super::{Container, DELETE_WITHIN, STEP_WITHIN};
+use crate::capture::cri::{self, CriOrder};
+use crate::capture::order::{self, Choices, Order, Subject};
+use crate::capture::{DoorError, Node, Watch};
+use crate::error::{TaskError, blocking};
+use crate::events::Event;
+use crate::process::state::{Change, State};
+
+impl Container {
+    /// Keeps others from changing the container for as long as the guard lives.
+    pub async fn hold(&self) -> RwLockWriteGuard<'_, ()> {
+        self.op.write().await
+    }
+
+    /// The container as it can be captured now; `None` when it does not run.
+    pub fn subject(&self) -> Option<Subject> {
+        let inner = self.inner();
+        matches!(inner.init.state, State::Running | State::Paused).then(|| Subject {
+            id: self.id.clone(),
+            bundle: self.bundle.clone(),
+            pid: inner.init.pid(),
+            backend: self.backend(),
+            note: self.chosen.note.clone(),
+        })
+    }
+
+    /// Notes, for Delete and for `delete`, that snapshots of ours may be on its dataset from now on.
+    ///
+    /// # Errors
+    /// When the bundle cannot be written.
+    pub fn note_capture(&self) -> Result<(), TaskError> {
+        let state = {
+            let mut inner = self.inner();
+            inner.bundle_state.captured = true;
+            inner.bundle_state.clone()
+        };
+        Ok(state.write(&self.bundle)?)
+    }
+
+    /// Captures this container into the store, and its memory images into `images`.
+    ///
+    /// # Errors
+    /// When it is neither running nor paused, or the capture fails; then it is as before.
+    pub async fn checkpoint(
+        self: &Arc<Self>,
+        images: PathBuf,
+        choices: Choices,
+        pod: PodIdentity,
+        watch: &Arc<Watch>,
+        cancel: Cancel,
+    ) -> Result<(), TaskError> {
+        let mut slots = self.shared.publisher.reserve(1).await?;
+        let _op = self.op.write().await;
+        let running = watch.begin(cancel.clone()).ok_or(DoorError::Busy)?;
+        let state = self.inner().init.state;
+        let subject = self
+            .subject()
+            .ok_or_else(|| TaskError::NotRunning { id: self.id.clone(), state: state.name() })?;
+        let is_cri = self.brief.annotation(cryopod_runtime::spec::annotation::CONTAINER_TYPE).is_some();
+        let exit = choices.exit;
+        let order = Order {
+            pod,
+            subjects: vec![subject],
+            sources: self.chosen.sources.clone(),
+            choices,
+            flat: true,
+            ends_pause: false,
+        };
+        let dataset = self.dataset.clone();
+        let early = is_cri && state == State::Paused;
+        let cri_order = CriOrder { order, images, dataset, early };
+        self.note_capture()?;
+        let this = self.clone();
+        let captured = blocking(move || {
+            let node =
+                Node::open(&this.chosen.sources, &Limits::within(STEP_WITHIN).with_cancel(cancel.clone()))?;
+            let limits = order::limits(&node.config, &cancel);
+            let thawed = || {
+                if let Err(error) = this.inner().init.apply(Change::Thaw) {
+                    tracing::error!(id = this.id, %error, "thawed in a state that does not know it");
+                }
+            };
+            cri::capture(cri_order, node, &running, &limits, &thawed)
+        })
+        .await?;
+        tracing::info!(
+            id = self.id,
+            checkpoint = captured.checkpoint.as_str(),
+            thawed = captured.thawed,
+            swapped = captured.pending.is_some(),
+            "captured"
+        );
+        self.inner().pending = captured.pending;
+        slots.publish(&self.checkpointed(captured.checkpoint.as_str()));
+        if exit { self.kill("", libc::SIGKILL, true).await } else { Ok(()) }
+    }
+
+    fn checkpointed(&self, checkpoint: &str) -> Event {
+        let mut event = TaskCheckpointed::new();
+        event.container_id.clone_from(&self.id);
+        event.checkpoint = checkpoint.to_owned();
+        Event::Checkpointed(event)
+    }
+
+    /// Tells containerd that the container was captured, if it listens.
+    pub async fn publish_checkpointed(&self, checkpoint: &str) {
+        if let Ok(mut slots) = self.shared.publisher.reserve(1).await {
+            slots.publish(&self.checkpointed(checkpoint));
+        }
+    }
+
+    /// After containerd has read the root: its dataset gets its name back. A failure is logged and left to recovery.
+    pub(super) async fn finish_checkpoint(&self) {
+        let Some(pending) = self.inner().pending.take() else { return };
+        let finish = move || cri::finish(pending, &Limits::within(STEP_WITHIN));
+        if let Err(error) = blocking(finish).await {
+            tracing::error!(id = self.id, %error, "the dataset does not have its name back; recovery tries again");
+        }
+    }
+
+    /// With the root unmounted and before containerd destroys it: what of ours still needs it goes into the store, and
+    /// a root that the store made goes away.
+    pub(super) fn let_go(&self, limits: &Limits) -> Result<(), DoorError> {
+        let (captured, placed) = {
+            let inner = self.inner();
+            (inner.bundle_state.captured, inner.bundle_state.placed)
+        };
+        if !captured && !placed {
+            return Ok(());
+        }
+        let node = Node::open(&self.chosen.sources, limits)?;
+        if let Some(dataset) = self.dataset.as_ref().filter(|_| captured) {
+            cri::release(&node, dataset, limits)?;
+        }
+        if placed {
+            restore::forget(&node.store, &self.id, limits)?;
+        }
+        Ok(())
+    }
+
+    /// The limits of [`Container::let_go`].
+    pub(super) fn let_go_limits() -> Limits {
+        Limits::within(DELETE_WITHIN)
+    }
+}

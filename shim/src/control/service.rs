@@ -1,0 +1,150 @@
+//! The shim's side of Control.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cryopod_runtime::cgroup::Cgroup;
+use ttrpc::r#async::TtrpcContext;
+
+use super::api;
+use crate::capture::order::Choices;
+use crate::error::{TaskError, blocking};
+use crate::metrics;
+use crate::pod::Pod;
+use crate::process::state::State;
+use crate::proto::control_ttrpc::Control;
+use crate::rpc::{CancelOnDrop, detached, status};
+
+/// Serves Control for one pod.
+pub(crate) struct ControlService {
+    pub(crate) pod: Arc<Pod>,
+}
+
+/// The word that the protocol has for a state.
+fn word(state: State) -> &'static str {
+    match state {
+        State::Creating => "creating",
+        State::Created | State::Starting | State::StartingExited(_) => "created",
+        State::Running | State::Pausing | State::Exiting(_) => "running",
+        State::Paused | State::Thawed => "paused",
+        State::Stopped(_) | State::Deleted => "stopped",
+    }
+}
+
+#[async_trait]
+impl Control for ControlService {
+    async fn info(&self, _: &TtrpcContext, _: api::InfoRequest) -> ttrpc::Result<api::InfoResponse> {
+        let identity = self.pod.identity();
+        let mut pod = api::Pod::new();
+        (pod.id, pod.name) = (identity.id, identity.name);
+        (pod.namespace, pod.uid) = (identity.namespace, identity.uid);
+        let container = |c: Arc<crate::container::Container>| {
+            let summary = c.summary();
+            let mut container = api::Container::new();
+            container.name = summary.name;
+            container.state = word(summary.state).to_owned();
+            container.pid = summary.pid;
+            container.backend = c.chosen.backend.name().to_owned();
+            container.bundle = c.bundle.display().to_string();
+            container.sandbox = c.brief.is_sandbox();
+            container.restored_from = summary.restored_from;
+            container.id = summary.id;
+            container
+        };
+        let mut response = api::InfoResponse::new();
+        response.version = env!("CARGO_PKG_VERSION").to_owned();
+        response.pid = std::process::id();
+        response.namespace.clone_from(&self.pod.shared().namespace);
+        response.pod = Some(pod).into();
+        response.containers = self.pod.all().into_iter().map(container).collect();
+        Ok(response)
+    }
+
+    async fn checkpoint(
+        &self,
+        context: &TtrpcContext,
+        request: api::CheckpointRequest,
+    ) -> ttrpc::Result<api::CheckpointResponse> {
+        // A caller that goes away (Ctrl-C) ends the capture; the pod runs on.
+        let cancel = CancelOnDrop::new();
+        let (pod, switch) = (self.pod.clone(), cancel.switch());
+        let id = pod.shared().group.clone();
+        let work = async move {
+            let choices = Choices::parse(
+                &request.id,
+                &request.mode,
+                &request.tcp,
+                &request.pre_dump,
+                &request.volumes,
+            )?;
+            let labels = request.labels.into_iter().collect();
+            let choices = Choices { exit: request.exit, labels, ..choices };
+            let captured = pod.checkpoint(&request.container, choices, switch).await?;
+            let mut response = api::CheckpointResponse::new();
+            response.id = captured.id.to_string();
+            response.manifest = captured
+                .manifest
+                .to_bytes()
+                .map_err(|error| TaskError::Malformed { what: "the manifest", reason: error.to_string() })?;
+            // The manifest was written before the commit; the caller wants the commit's time too.
+            response.timeline = serde_json::to_vec(&captured.timeline)
+                .map_err(|error| TaskError::Malformed { what: "the timeline", reason: error.to_string() })?;
+            Ok::<_, TaskError>(response)
+        };
+        let answer = detached(context, "control.checkpoint", &id, work).await;
+        cancel.disarm();
+        answer
+    }
+
+    async fn progress(
+        &self,
+        _: &TtrpcContext,
+        _: api::ProgressRequest,
+    ) -> ttrpc::Result<api::ProgressResponse> {
+        let seen = self.pod.watch().look();
+        let mut response = api::ProgressResponse::new();
+        response.running = seen.running;
+        response.phase = seen.step;
+        response.done_bytes = seen.done;
+        response.total_bytes = seen.total.unwrap_or(0);
+        Ok(response)
+    }
+
+    async fn thaw(&self, context: &TtrpcContext, _: api::ThawRequest) -> ttrpc::Result<api::ThawResponse> {
+        let pod = self.pod.clone();
+        let id = pod.shared().group.clone();
+        let work = async move {
+            if let Some(cancel) = pod.watch().look().cancel {
+                cancel.cancel();
+            }
+            let mut response = api::ThawResponse::new();
+            for container in pod.all() {
+                let Some(cgroup) = container.cgroup() else { continue };
+                if thaw(cgroup).await? {
+                    response.thawed.push(container.id.clone());
+                }
+            }
+            Ok::<_, TaskError>(response)
+        };
+        detached(context, "control.thaw", &id, work).await
+    }
+
+    async fn metrics(&self, _: &TtrpcContext, _: api::MetricsRequest) -> ttrpc::Result<api::MetricsResponse> {
+        let text = metrics::render(&self.pod).await.map_err(|e| status(&e))?;
+        let mut response = api::MetricsResponse::new();
+        response.text = text;
+        Ok(response)
+    }
+}
+
+/// Writes `cgroup.freeze` itself: an emergency does not wait for locks or runtimes. Whether it was frozen.
+async fn thaw(cgroup: Cgroup) -> Result<bool, TaskError> {
+    blocking(move || {
+        if !cgroup.is_frozen()? {
+            return Ok(false);
+        }
+        cgroup.begin_thaw()?;
+        Ok::<bool, TaskError>(true)
+    })
+    .await
+}
