@@ -12,7 +12,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Those that the checkpoint crate makes; they depend on sizes, not on what runs in the pod.
     refusals.extend([
         (refusal::NO_SPACE, "the store lacks the space for the checkpoint"),
-        (refusal::COPY_TOO_LARGE, "a volume that is not on ZFS is larger than what may be copied inside the freeze"),
+        (
+            refusal::COPY_TOO_LARGE,
+            "a volume that is not on ZFS is larger than what may be copied inside the freeze",
+        ),
         (refusal::COPY_UNREADABLE, "a volume that is not on ZFS cannot be read"),
     ]);
     let reference = serde_json::json!({

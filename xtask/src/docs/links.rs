@@ -44,7 +44,7 @@ fn path_of_ours(root: &Path, word: &str) -> Option<PathBuf> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     let (top, rest) = word.split_once('/')?;
     let placeholder = rest.contains("NNNN") || rest.contains("..");
-    let ours = !top.is_empty() && top != "target" && root.join(top).is_dir();
+    let ours = !["", ".", "target"].contains(&top) && root.join(top).is_dir();
     (ours && !placeholder && word.chars().all(plain)).then(|| PathBuf::from(word))
 }
 

@@ -9,7 +9,7 @@ use crate::{repository, stream};
 
 /// Each counts as one check.
 const CHECKS: &[(&str, &[&str])] = &[
-    ("cargo fmt --all --check", &["fmt", "--all", "--check"]),
+    ("cargo fmt --all --check", &["fmt", "--all", "--check", "--", "--color", "never"]),
     (
         "cargo clippy --workspace --all-targets -- -D warnings",
         &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
