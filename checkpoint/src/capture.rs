@@ -65,6 +65,7 @@ pub fn capture(
 }
 
 /// Captures the pod and lets it run again (unless `exit` is asked for); the checkpoint is still invisible.
+#[allow(clippy::needless_pass_by_value, reason = "one capture each: callers hand over what is theirs")]
 pub fn take(
     target: Arc<dyn Target>,
     store: &Arc<Store>,
@@ -141,7 +142,7 @@ fn while_frozen(
     store: &Arc<Store>,
     plan: &Plan,
     content: &crate::store::content::Content,
-    memory: &mut Vec<memory::Rounds>,
+    memory: &mut [memory::Rounds],
     options: &CaptureOptions<'_>,
     recorder: &mut Recorder,
     limits: &Limits,

@@ -10,6 +10,9 @@ pub mod digest;
 mod durable;
 pub mod facts;
 pub mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id;
 pub mod info;
 pub mod journal;

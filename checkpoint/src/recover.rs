@@ -176,7 +176,7 @@ fn one(
             store.abort(checkpoint, &[], limits)?;
         }
         (operation @ Operation::Place { .. }, Store::Zfs(zfs)) => {
-            restore::undo_or_finish(zfs, operation, limits)?
+            restore::undo_or_finish(zfs, operation, limits)?;
         }
         (Operation::Adopt { dataset, guid, adopted }, Store::Zfs(zfs)) => {
             settle::finish_adopt(zfs, dataset, *guid, adopted, limits)?;

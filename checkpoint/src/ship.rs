@@ -123,3 +123,16 @@ macro_rules! by_store {
     )*};
 }
 by_store!(cryopod_zfs::Error, cryopod_zfs::NameError, LockError, Injected, TreeError);
+
+/// The beginning of a stream with this manifest, for fuzzing what follows it.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn head(manifest: &[u8]) -> Result<Vec<u8>, ShipError> {
+    use io::Write as _;
+    let mut stream = Vec::new();
+    let mut writer = format::Writer::new(&mut stream)?;
+    writer.section(format::Tag::Manifest, "", |section| -> Result<(), ShipError> {
+        section.write_all(manifest).map_err(|source| ShipError::Io { action: "write", source })
+    })?;
+    drop(writer);
+    Ok(stream)
+}

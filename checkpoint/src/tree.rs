@@ -20,7 +20,7 @@ use crate::kind::Kind;
 
 pub(crate) use apply::apply_layer;
 pub(crate) use copy::{Copied, copy};
-pub(crate) use walk::{Measured, clear, measure};
+pub(crate) use walk::{clear, measure};
 pub(crate) use write::Existing;
 
 /// Longest path of an entry (PATH_MAX).
@@ -56,6 +56,9 @@ pub(crate) enum EntryKind {
     Socket,
 }
 
+/// Name and value of an extended attribute.
+pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
+
 /// Everything about an entry but the contents of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -69,7 +72,7 @@ pub(crate) struct Entry {
     /// Modification time, seconds and nanoseconds.
     pub(crate) mtime: (i64, u32),
     /// Extended attributes, by name.
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) xattrs: Vec<Xattr>,
 }
 
 /// A tree that could not be read or made.

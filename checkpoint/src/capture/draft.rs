@@ -71,7 +71,7 @@ fn thaw(target: &dyn Target) -> Result<(), TargetError> {
             Ok(()) => return Ok(()),
             Err(error) if tries >= THAW_TRIES => return Err(error),
             Err(error) => {
-                tracing::warn!(pod = %target.pod().name, %error, tries, "thaw failed, trying again")
+                tracing::warn!(pod = %target.pod().name, %error, tries, "thaw failed, trying again");
             }
         }
         tries += 1;

@@ -133,7 +133,7 @@ impl Draft<'_> {
                 parent = Some(round);
             }
             for file in &memory.files {
-                expect(reader.next()?, Tag::Image, &format!("{member}/{}", file.path))?;
+                expect(&reader.next()?, Tag::Image, &format!("{member}/{}", file.path))?;
                 fault::step("import.section")?;
                 self.image(member, file, reader.data())?;
             }
@@ -145,7 +145,7 @@ impl Draft<'_> {
         for (stored, _, disk) in self.manifest.stored_disks() {
             if let DiskContent::Tree { bytes, entries, sha256, .. } = &disk.content {
                 self.progress.step(&format!("disk {stored}"));
-                expect(reader.next()?, Tag::Tree, &stored)?;
+                expect(&reader.next()?, Tag::Tree, &stored)?;
                 self.tree(&stored, (*bytes, *entries, *sha256), reader.data())?;
             }
         }
@@ -154,7 +154,7 @@ impl Draft<'_> {
             Store::Dir(_) => reader.next()?,
         };
         fault::step("import.verify")?;
-        expect(next, Tag::End, "")
+        expect(&next, Tag::End, "")
     }
 
     fn image(&self, member: &str, record: &FileRecord, mut data: Data<'_, '_>) -> Result<(), ShipError> {
@@ -344,7 +344,7 @@ impl Draft<'_> {
     }
 }
 
-fn expect(found: (Tag, String), tag: Tag, name: &str) -> Result<(), ShipError> {
+fn expect(found: &(Tag, String), tag: Tag, name: &str) -> Result<(), ShipError> {
     if found.0 == tag && found.1 == name {
         Ok(())
     } else {

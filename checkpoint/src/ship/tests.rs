@@ -6,7 +6,7 @@ use cryopod_zfs::Zfs as _;
 use cryopod_zfs::fake::Fault;
 use proptest::prelude::*;
 
-use super::format::{Tag, Writer};
+use super::format::{Reader, Tag, Writer};
 use super::*;
 use crate::digest;
 use crate::fault::{self, test_hook};
@@ -270,7 +270,7 @@ fn rebuilt(stream: &[u8], manifest: &[u8]) -> Vec<u8> {
     use std::io::Read as _;
     let limits = none();
     let mut input = stream;
-    let mut reader = super::format::Reader::new(&mut input, &limits).unwrap();
+    let mut reader = Reader::new(&mut input, &limits).unwrap();
     let mut sections: Vec<(Tag, String, Vec<u8>)> = Vec::new();
     loop {
         let (tag, name) = reader.next().unwrap();

@@ -84,7 +84,7 @@ impl<W: Write> Visitor for Encoder<'_, W> {
         match &entry.kind {
             EntryKind::File { size } => head.extend_from_slice(&size.to_le_bytes()),
             EntryKind::Symlink { target: path } | EntryKind::Hardlink { first: path } => {
-                short(&mut head, path)
+                short(&mut head, path);
             }
             EntryKind::Char { device } | EntryKind::Block { device } => {
                 head.extend_from_slice(&device.to_le_bytes());

@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use cryopod_command::Limits;
 use proptest::prelude::*;
 
+use super::walk::Measured;
 use super::write::Existing;
 use super::*;
 use crate::sys;

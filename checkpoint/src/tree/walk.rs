@@ -15,7 +15,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::{Entry, EntryKind, MAX_DEPTH, MAX_PATH, MAX_XATTR_VALUE, MAX_XATTRS, TreeError};
+use super::{Entry, EntryKind, MAX_DEPTH, MAX_PATH, MAX_XATTR_VALUE, MAX_XATTRS, TreeError, Xattr};
 use crate::sys;
 
 /// How directories are opened: never through a symlink.
@@ -165,7 +165,7 @@ impl Walk<'_> {
     }
 }
 
-fn read_xattrs(at: &CStr, shown: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TreeError> {
+fn read_xattrs(at: &CStr, shown: &Path) -> Result<Vec<Xattr>, TreeError> {
     let mut found = Vec::new();
     for name in sys::list_xattrs(at).map_err(TreeError::io("list the attributes of", shown))? {
         if NODE_XATTRS.contains(&name.to_bytes()) {
