@@ -74,7 +74,7 @@ impl Pipes {
         }
         match stdout {
             Some((pipe, Some(to))) => {
-                self.stdout_relay = Some(Relay::outgoing(nonblocking(pipe.into())?, to)?)
+                self.stdout_relay = Some(Relay::outgoing(nonblocking(pipe.into())?, to)?);
             }
             Some((pipe, None)) => self.stdout = Some(nonblocking(pipe.into())?),
             None => {}

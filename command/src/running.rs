@@ -15,8 +15,8 @@ use crate::pump::{self, Feed, Halt, Pipes};
 use crate::{Argv, Command, Error, Kill, Limits, Stop, lookup, sys};
 
 /// How long a killed program may take to go before a thread is left to reap it: the caller's deadline has
-/// passed, so this must be short; a program outside state D goes at once.
-const REAP_GRACE: Duration = Duration::from_secs(2);
+/// passed, so this must be short; outside state D it is a matter of getting a processor once more.
+const REAP_GRACE: Duration = Duration::from_secs(5);
 
 /// What a program left behind when it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -144,13 +144,13 @@ pub(crate) fn find_tool(name: &str) -> Option<PathBuf> {
     places.into_iter().chain(usual).map(|place| place.join(name)).find(|path| path.is_file())
 }
 
-fn text(name: impl ToString) -> OsString {
+fn text<T: ToString + ?Sized>(name: &T) -> OsString {
     OsString::from(name.to_string())
 }
 
 /// `-o key=value` for every property.
 fn set_options(properties: &crate::Properties) -> Vec<OsString> {
-    properties.iter().flat_map(|(key, value)| [text("-o"), text(format!("{key}={value}"))]).collect()
+    properties.iter().flat_map(|(key, value)| [text("-o"), text(&format!("{key}={value}"))]).collect()
 }
 
 fn joined<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {

@@ -10,10 +10,10 @@ use crate::{Entry, Error, Filter, Kinds, Limits, Wanted};
 impl Cli {
     pub(super) fn entries(&self, op: &Op, filter: &Filter, limits: &Limits) -> Result<Vec<Entry>, Error> {
         let mut args: Vec<OsString> = match filter.depth {
-            Some(depth) => vec![text("-d"), text(depth)],
+            Some(depth) => vec![text("-d"), text(&depth)],
             None => vec![text("-r")],
         };
-        args.extend([text("-t"), text(kinds(filter.kinds)), text(columns(&filter.wanted))]);
+        args.extend([text("-t"), text(&kinds(filter.kinds)), text(&columns(&filter.wanted))]);
         args.extend(filter.roots.iter().map(text));
         let mut entries = self.get(op, &args, limits)?;
         entries.sort_by_key(|entry| (entry.createtxg(), entry.name()));

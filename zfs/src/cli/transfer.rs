@@ -109,7 +109,9 @@ impl Cli {
         match &send.stream {
             Stream::Full(to) => args.push(text(to)),
             Stream::Incremental { from, to } => args.extend([text("-i"), text(from), text(to)]),
-            Stream::FromOrigin(to) => args.extend([text("-i"), text(self.origin(op, to, limits)?), text(to)]),
+            Stream::FromOrigin(to) => {
+                args.extend([text("-i"), text(&self.origin(op, to, limits)?), text(to)]);
+            }
             // The token has the flags of the first part in it.
             Stream::Resume(token) => args = vec![text("-t"), text(token)],
         }
@@ -117,7 +119,7 @@ impl Cli {
     }
 
     fn origin(&self, op: &Op, snapshot: &SnapshotName, limits: &Limits) -> Result<SnapshotName, Error> {
-        let dataset = text(snapshot.dataset());
+        let dataset = text(&snapshot.dataset());
         let output =
             self.zfs(op, [text("get"), text("-Hpo"), text("value"), text("origin"), dataset], limits)?;
         let origin = parse::origin(&String::from_utf8_lossy(&output.stdout));

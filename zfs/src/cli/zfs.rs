@@ -61,7 +61,7 @@ impl Zfs for Cli {
         }
         if let NewKind::Volume { size, sparse } = create.kind {
             args.extend(sparse.then(|| text("-s")));
-            args.extend([text("-V"), text(size.0)]);
+            args.extend([text("-V"), text(&size.0)]);
         }
         args.extend(set_options(&create.properties));
         args.push(text(&create.name));
@@ -140,7 +140,7 @@ impl Zfs for Cli {
         if properties.is_empty() {
             return Ok(());
         }
-        let pairs = properties.iter().map(|(key, value)| text(format!("{key}={value}")));
+        let pairs = properties.iter().map(|(key, value)| text(&format!("{key}={value}")));
         let args = std::iter::once(text("set")).chain(pairs).chain([text(name)]);
         self.zfs(&op, args, limits)?;
         Ok(())

@@ -123,7 +123,8 @@ impl State {
         };
         let kind = self.node(op, &snapshot.dataset())?.kind;
         self.new_name(op, target, false)?;
-        let node = self.add_node(op, target, kind, local(properties))?;
+        self.add_node(op, target, kind, local(properties))?;
+        let node = self.node_mut(op, target)?;
         node.origin = Some(id);
         tree.write(&node.content).map_err(|source| Error::System { op: op.clone(), source })?;
         self.mount_if_due(op, target)

@@ -129,7 +129,7 @@ impl State {
         name: &DatasetName,
         kind: Kind,
         properties: BTreeMap<String, (String, Source)>,
-    ) -> Result<&mut Node, Error> {
+    ) -> Result<(), Error> {
         let content = self.backing.join("data").join(self.fresh_id().to_string());
         std::fs::create_dir_all(&content).map_err(|source| Error::System { op: op.clone(), source })?;
         let node = Node {
@@ -145,7 +145,8 @@ impl State {
             pins: Vec::new(),
             partial: None,
         };
-        Ok(self.datasets.entry(name.clone()).insert_entry(node).into_mut())
+        self.datasets.insert(name.clone(), node);
+        Ok(())
     }
 
     /// Whether the pool of `name` can be worked on.
