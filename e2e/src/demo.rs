@@ -45,7 +45,6 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     ink.title("A pod is frozen, deleted, and comes back");
     println!("  runtime handler  {}", place.handler);
     println!("  snapshotter      {}", place.snapshotter);
-    println!("  store            {}\n", store(place)?);
 
     ink.step(1, "A pod starts. Its process counts in memory and in a file.");
     let source = Pod::run(place.handler, "demo")?;
@@ -58,7 +57,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     ink.step(2, "It is captured: memory and disk, one instant.");
     let answer = text(place, &["checkpoint", &source.id, "--mode", "full"])?;
     print!("{}", indented(&answer));
-    let id = newest(place)?;
+    let id = answer.split_whitespace().next().ok_or("the checkpoint has no id")?.to_owned();
     let checkpoint = Checkpoint { id: id.clone(), store: config(place) };
 
     ink.step(3, "It goes on, as if nothing had been; then the pod is deleted.");
@@ -114,23 +113,6 @@ fn text(place: Place, args: &[&str]) -> Result<String, Failure> {
     argv.extend(config.iter().map(String::as_str));
     argv.extend(args);
     exec_ok(&argv)
-}
-
-/// The store that is in use and why, as `doctor` says it.
-fn store(place: Place) -> Result<String, Failure> {
-    let config = config(place);
-    let mut argv: Vec<&str> = vec!["cryopod"];
-    argv.extend(config.iter().map(String::as_str));
-    argv.push("doctor");
-    // Its exit code speaks of the whole node, which is not the question here.
-    let said = crate::shell::exec(&argv)?.stdout;
-    let line = said.lines().find(|line| line.contains("store"));
-    Ok(line.ok_or_else(|| format!("`cryopod doctor` says nothing of a store: {said}"))?.trim().to_owned())
-}
-
-fn newest(place: Place) -> Result<String, Failure> {
-    let list = text(place, &["checkpoints", "list", "--quiet"])?;
-    Ok(list.lines().next().ok_or("no checkpoint in the store")?.to_owned())
 }
 
 /// All that the container said, in order.

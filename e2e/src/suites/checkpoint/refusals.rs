@@ -40,7 +40,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // The sleeper first: crictl ends with it.
-        if let Err(e) = crate::shell::sh("pkill -fx 'sleep 7777'") {
+        if let Err(e) = crate::shell::sh("kill $(pgrep -fx 'sleep 7777')") {
             eprintln!("clean-up: {e}");
         }
         self.0.kill().and_then(|()| self.0.wait()).ok();
