@@ -10,6 +10,7 @@
 
 pub mod advice;
 pub mod hook;
+pub mod images;
 pub mod leftovers;
 pub mod netlock;
 pub mod operation;
@@ -77,7 +78,7 @@ pub enum CriuError {
         source: io::Error,
     },
     /// The dump or restore failed.
-    #[error("criu {verb} of container {container} failed: {said}{}", advised(reason.as_ref()))]
+    #[error("criu {verb} of container {container} failed: {said}{}{}", advised(reason.as_ref()), kept(log.as_ref()))]
     Failed {
         /// `dump`, `pre-dump` or `restore`.
         verb: &'static str,
@@ -87,6 +88,8 @@ pub enum CriuError {
         said: String,
         /// The known reason behind them.
         reason: Option<&'static Reason>,
+        /// Where the whole log is kept until the next failure.
+        log: Option<PathBuf>,
     },
     /// The work at the instant failed, so CRIU rolled the dump back.
     #[error("dump of container {container} was rolled back: {text}")]
@@ -133,10 +136,8 @@ pub enum CriuError {
         expected: String,
     },
     /// The network lock could not be looked for or removed.
-    #[error("cannot {action} in network namespace {}: {source}", netns.display())]
+    #[error("cannot remove CRIU's network lock from network namespace {}: {source}", netns.display())]
     NetLock {
-        /// What was tried.
-        action: &'static str,
         /// The namespace.
         netns: PathBuf,
         /// What the kernel said.
@@ -146,6 +147,10 @@ pub enum CriuError {
 
 fn advised(reason: Option<&&'static Reason>) -> String {
     reason.map(|reason| format!(" [{}]; {}", reason.code, reason.advice)).unwrap_or_default()
+}
+
+fn kept(log: Option<&PathBuf>) -> String {
+    log.map(|log| format!(" (log: {})", log.display())).unwrap_or_default()
 }
 
 impl CriuError {

@@ -13,6 +13,7 @@ pub mod error;
 pub mod fault;
 pub mod members;
 pub mod mountinfo;
+mod namespace;
 pub mod node_facts;
 pub mod oci;
 pub mod oom;

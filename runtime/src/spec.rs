@@ -218,6 +218,11 @@ impl Spec {
         self.at("/process/terminal").and_then(Value::as_bool).unwrap_or(false)
     }
 
+    /// Host name that was asked for; empty where the pod's is used.
+    pub fn hostname(&self) -> &str {
+        self.text("/hostname")
+    }
+
     /// Root file system on the host.
     pub fn rootfs(&self, bundle: &Path) -> PathBuf {
         bundle.join(self.text("/root/path"))

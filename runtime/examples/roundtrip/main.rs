@@ -6,6 +6,7 @@
 
 mod checks;
 mod node;
+mod pod;
 
 use std::process::ExitCode;
 
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     }
     for runtime in runtimes {
         println!("== {runtime}");
-        if let Err(error) = checks::all(&pool, &runtime) {
+        if let Err(error) = checks::all(&pool, &runtime).and_then(|()| pod::all(&pool, &runtime)) {
             eprintln!("roundtrip: {runtime}: {error}");
             return ExitCode::FAILURE;
         }

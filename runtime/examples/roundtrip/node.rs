@@ -94,6 +94,16 @@ pub(crate) struct Place {
 impl Place {
     /// A place with an empty dataset, or a clone of `snapshot`.
     pub(crate) fn new(pool: &str, id: &str, snapshot: Option<&str>) -> Outcome<Self> {
+        Self::with(pool, id, snapshot, |_, _| Ok(()))
+    }
+
+    /// As [`Self::new`], with a spec that `change` has completed.
+    pub(crate) fn with(
+        pool: &str,
+        id: &str,
+        snapshot: Option<&str>,
+        change: impl FnOnce(&Self, &mut Value) -> Outcome,
+    ) -> Outcome<Self> {
         let place = Self {
             id: id.to_owned(),
             bundle: Path::new("/run/roundtrip").join(id),
@@ -113,7 +123,9 @@ impl Place {
         }
         run(&["ip", "netns", "add", &place.netns])?;
         run(&["ip", "-n", &place.netns, "link", "set", "lo", "up"])?;
-        std::fs::write(place.bundle.join("config.json"), place.spec().to_string())?;
+        let mut spec = place.spec();
+        change(&place, &mut spec)?;
+        std::fs::write(place.bundle.join("config.json"), spec.to_string())?;
         Ok(place)
     }
 
@@ -170,7 +182,7 @@ impl Place {
         for _ in 0..50 {
             match run(&["zfs", "destroy", "-R", &self.dataset]) {
                 Err(error) if error.to_string().contains("busy") => {
-                    std::thread::sleep(Duration::from_millis(100))
+                    std::thread::sleep(Duration::from_millis(100));
                 }
                 _ => break,
             }
@@ -180,7 +192,9 @@ impl Place {
 }
 
 fn busybox(rootfs: &Path) -> Outcome {
-    for directory in ["bin", "proc", "sys", "dev", "tmp", "lib64", "lib/x86_64-linux-gnu"] {
+    for directory in
+        ["bin", "proc", "sys", "dev", "tmp", "etc", "data", "cache", "lib64", "lib/x86_64-linux-gnu"]
+    {
         std::fs::create_dir_all(rootfs.join(directory))?;
     }
     std::fs::copy("/usr/bin/busybox", rootfs.join("bin/busybox"))?;

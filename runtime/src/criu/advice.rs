@@ -156,6 +156,18 @@ pub const REASONS: &[Reason] = &[
         "the kernel has no nf_tables: load the module nf_tables, CRIU locks the network with it",
     ),
     precondition("cpu-differs", "CPU feature", "the CPU of this node lacks features of the one at capture"),
+    Reason {
+        code: "criu-died",
+        pattern: "Communication error on send",
+        advice: "criu was killed (out of memory?); the container goes on, try again",
+        kind: Kind::Unavailable,
+    },
+    Reason {
+        code: "criu-died",
+        pattern: "unexpected EOF",
+        advice: "criu was killed (out of memory?); the container goes on, try again",
+        kind: Kind::Unavailable,
+    },
 ];
 
 /// The most of a log's end that is looked at: with log level 4 the errors stand within the last lines.

@@ -6,7 +6,6 @@
 
 mod wire;
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -14,7 +13,7 @@ use std::time::Duration;
 
 use cryopod_command::{Command, Limits};
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::CloneFlags;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
     sockopt,
@@ -22,6 +21,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use super::CriuError;
+use crate::namespace;
 use wire::{Name, Reply};
 
 /// What CRIU calls its tables (criu `netfilter.c`).
@@ -32,22 +32,13 @@ const ANSWER_SECONDS: i64 = 5;
 /// Removes CRIU's lock from a network namespace (`/proc/<pid>/ns/net` or a bind mount); returns what was removed.
 /// A namespace that has gone is success.
 pub fn remove(netns: &Path) -> Result<Vec<String>, CriuError> {
-    let failed = |action| move |source| CriuError::NetLock { action, netns: netns.to_owned(), source };
-    let namespace = match File::open(netns) {
-        Ok(file) => file,
+    match namespace::inside(netns, CloneFlags::CLONE_NEWNET, clean) {
         Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ESRCH)) => {
-            return Ok(Vec::new());
+            Ok(Vec::new())
         }
-        Err(source) => return Err(failed("enter")(source)),
-    };
-    // A thread of its own: setns changes the thread, and it must not be used for anything else afterwards.
-    std::thread::scope(|scope| {
-        let handle = scope.spawn(|| {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| failed("enter")(errno.into()))?;
-            clean().map_err(failed("remove CRIU's network lock"))
-        });
-        handle.join().unwrap_or_else(|_| Err(failed("enter")(io::Error::other("the thread panicked"))))
-    })
+        Err(source) => Err(CriuError::NetLock { netns: netns.to_owned(), source }),
+        Ok(removed) => Ok(removed),
+    }
 }
 
 /// Works on the namespace of the calling thread.

@@ -1,11 +1,11 @@
 //! The scratch directory of one CRIU call: its configuration, the hook's link and socket, logs and statistics.
 //!
 //! ```text
-//! /run/cryopod/criu/<container, 12 chars>.<our pid>.<n>/   0700, removed when the call ends
+//! /run/cryopod/criu/<container>.<our pid>.<n>/   0700, removed when the call ends
 //!     criu.conf      for CRIU_CONFIG_FILE
 //!     cryopod-hook   link to this program, called by CRIU as action script
-//!     hook.sock      where the hook asks (socket paths have 107 bytes at most, hence the short name)
-//!     dump.log, restore.log, stats-dump
+//!     hook.sock      where the hook asks (socket paths have 107 bytes at most, so long ids are shortened)
+//!     dump.log, restore.log, stats-dump; it is criu's working directory, by which criu is found ([`super::orphans`])
 //! /run/cryopod/criu/failed/<container>.<verb>.log   log of the last failure
 //! ```
 
@@ -19,7 +19,7 @@ use super::{CriuError, advice};
 /// Where the directories are made on a node.
 pub const BASE: &str = "/run/cryopod/criu";
 
-/// The container's id, in the environment of the runtime and of criu: how both are found again ([`super::orphans`]).
+/// The container's id, in the environment of the runtime and the hook: how they are found again ([`super::orphans`]).
 pub const CONTAINER_ENV: &str = "CRYOPOD_CONTAINER";
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -35,9 +35,8 @@ pub struct Operation {
 impl Operation {
     /// Makes the directory.
     pub fn begin(base: &Path, container: &str) -> Result<Self, CriuError> {
-        let short: String = container.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let dir = base.join(format!("{short}.{}.{number}", std::process::id()));
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed) % 10_000;
+        let dir = base.join(format!("{}.{}.{number}", key(container), std::process::id()));
         // The name may be left from a process of the same number before a crash.
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -88,22 +87,72 @@ impl Operation {
     }
 
     /// The error of a failed call: CRIU's last words if it left any, else what the runtime said. Keeps the log.
-    pub fn failure(&self, verb: &'static str, logs: &Path, log: &str, runtime_said: &str) -> CriuError {
-        let path = logs.join(log);
-        self.keep(verb, &path);
+    pub fn failure(&self, verb: &'static str, log: &str, runtime_said: &str) -> CriuError {
+        let path = self.dir.join(log);
+        let kept = self.keep(verb, &path);
         let said = advice::last_errors(&path).unwrap_or_else(|| runtime_said.trim().to_owned());
         let reason = advice::reason(&said).or_else(|| advice::reason(runtime_said));
-        CriuError::Failed { verb, container: self.container.clone(), said, reason }
+        CriuError::Failed { verb, container: self.container.clone(), said, reason, log: kept }
     }
 
-    fn keep(&self, verb: &str, log: &Path) {
+    /// Copies the log to where it outlives this directory.
+    fn keep(&self, verb: &str, log: &Path) -> Option<PathBuf> {
         let failed = self.base.join("failed");
-        let name = failed.join(format!("{}.{verb}.log", self.container));
+        let name = failed.join(format!("{}.{verb}.log", key(&self.container)));
         let kept = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&failed);
-        if let Err(error) = kept.and_then(|()| std::fs::copy(log, &name).map(|_| ())) {
-            tracing::debug!(%error, log = %log.display(), "CRIU log is not kept");
+        match kept.and_then(|()| std::fs::copy(log, &name)) {
+            Ok(_) => Some(name),
+            Err(error) => {
+                tracing::debug!(%error, log = %log.display(), "CRIU log is not kept");
+                None
+            }
         }
     }
+}
+
+/// The longest container id that stands in a directory's name as it is; containerd's ids have 64 characters.
+const LONGEST: usize = 64;
+
+/// A container's part of the directory's name.
+fn key(container: &str) -> String {
+    if container.len() <= LONGEST {
+        return container.to_owned();
+    }
+    // FNV-1a: the same in every version of this program, which DefaultHasher does not promise.
+    let hash = container
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let start: String = container.chars().take(40).collect();
+    format!("{start}~{hash:016x}")
+}
+
+/// Whether a path is the directory of an operation on `container`.
+pub(super) fn is_directory_of(path: &Path, container: &str) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut parts = name.rsplitn(3, '.');
+    let numbers =
+        parts.by_ref().take(2).all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+    numbers && parts.next() == Some(key(container).as_str())
+}
+
+/// Removes the directories that processes have left which died in an operation on `container`. Call when nobody works on
+/// it any more.
+pub fn sweep(base: &Path, container: &str) {
+    let Ok(entries) = std::fs::read_dir(base) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if is_directory_of(&path, container)
+            && !owner(&path).is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
+            && let Err(error) = std::fs::remove_dir_all(&path)
+        {
+            tracing::debug!(%error, dir = %path.display(), "scratch directory stays");
+        }
+    }
+}
+
+/// The process whose directory it is.
+fn owner(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.rsplit('.').nth(1)?.parse().ok()
 }
 
 impl Drop for Operation {
@@ -120,10 +169,22 @@ mod tests {
 
     #[test]
     fn a_long_container_id_still_gives_a_usable_socket_path() {
+        for id in ["f".repeat(64), "f".repeat(200)] {
+            let longest = format!("{BASE}/{}.4194304.9999/hook.sock", key(&id));
+            assert!(longest.len() <= 107, "{longest}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_known_by_its_container() {
         let base = tempfile::tempdir().expect("temporary directory");
-        let operation = Operation::begin(base.path(), &"f".repeat(64)).expect("directory");
-        let length = operation.socket().as_os_str().len() - base.path().as_os_str().len() + BASE.len();
-        assert!(length <= 107, "{length}");
+        for id in ["web", "a.b.1", &"f".repeat(200)] {
+            let operation = Operation::begin(base.path(), id).expect("directory");
+            assert!(is_directory_of(operation.dir(), id), "{id}");
+            assert!(!is_directory_of(operation.dir(), "we"));
+        }
+        assert!(!is_directory_of(Path::new("/run/cryopod/criu/web"), "web"));
+        assert!(!is_directory_of(Path::new("/"), ""));
     }
 
     #[test]
@@ -134,7 +195,7 @@ mod tests {
         let config = operation.write_settings(&Settings::default()).expect("settings");
         assert!(config.starts_with(&dir));
         std::fs::write(dir.join("dump.log"), "(1) Error (a.c:1): Can't dump ghost file x\n").expect("log");
-        let error = operation.failure("dump", &dir, "dump.log", "criu failed");
+        let error = operation.failure("dump", "dump.log", "criu failed");
         assert!(error.to_string().contains("[ghost-too-large]"), "{error}");
         drop(operation);
         assert!(!dir.exists());
@@ -145,8 +206,21 @@ mod tests {
     fn without_a_log_the_runtime_has_the_word() {
         let base = tempfile::tempdir().expect("temporary directory");
         let operation = Operation::begin(base.path(), "web").expect("directory");
-        let error = operation.failure("restore", operation.dir(), "restore.log", "image path not set\n");
+        let error = operation.failure("restore", "restore.log", "image path not set\n");
         assert_eq!(error.to_string(), "criu restore of container web failed: image path not set");
+    }
+
+    #[test]
+    fn only_what_the_dead_have_left_is_swept() {
+        let base = tempfile::tempdir().expect("temporary directory");
+        let ours = Operation::begin(base.path(), "web").expect("directory");
+        for name in ["web.4194999.0", "db.4194999.0", "failed"] {
+            std::fs::create_dir(base.path().join(name)).expect("directory");
+        }
+        sweep(base.path(), "web");
+        assert!(ours.dir().exists());
+        assert!(!base.path().join("web.4194999.0").exists());
+        assert!(base.path().join("db.4194999.0").exists() && base.path().join("failed").exists());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Finds runtime and criu processes that still work on a container, and waits for them without killing criu.
 //!
-//! They are known by [`CONTAINER_ENV`](super::operation::CONTAINER_ENV) in their environment, which both inherit from
-//! the call; so they are found by another process too, after the one that started them has died. Ended runtimes leave
-//! criu to the nearest subreaper; where that is this process, the dead criu is reaped here, by its number alone.
+//! A runtime and the hook are known by [`CONTAINER_ENV`] in their environment, criu by its working directory; so they are
+//! found by another process too, after the one that started them has died. Ended runtimes leave criu to the nearest
+//! subreaper; where that is this process, the dead criu is reaped here, by its number alone.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cryopod_command::Limits;
@@ -11,7 +12,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::CriuError;
-use super::operation::CONTAINER_ENV;
+use super::operation::{self, CONTAINER_ENV};
 use crate::process::{self, Process};
 
 /// How long criu may take to notice that its runtime has gone: up to the end of the hook's work.
@@ -37,8 +38,11 @@ pub fn find(container: &str) -> Vec<Worker> {
         .filter_map(|pid| {
             let stat = process::stat(pid).ok()??;
             let is_criu = is_criu(&stat.comm);
-            // A restored process has the environment that it was captured with, never this variable.
-            let ours = process::environment(pid, CONTAINER_ENV).as_deref() == Some(container);
+            // A restored process has the environment that it was captured with, never this variable. criu writes its
+            // title over its own, but works in the operation's directory.
+            let ours = process::environment(pid, CONTAINER_ENV).as_deref() == Some(container)
+                || (is_criu
+                    && working_directory(pid).is_some_and(|dir| operation::is_directory_of(&dir, container)));
             ours.then_some(Worker { process: Process { pid, start_time: stat.start_time }, is_criu })
         })
         .collect()
@@ -90,6 +94,15 @@ fn reap_criu() {
     }
 }
 
+/// Where a process works; the directory may have been removed since.
+fn working_directory(pid: u32) -> Option<PathBuf> {
+    let link = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    match link.to_str().and_then(|path| path.strip_suffix(" (deleted)")) {
+        Some(path) => Some(path.into()),
+        None => Some(link),
+    }
+}
+
 fn is_criu(comm: &str) -> bool {
     comm.starts_with("criu") || comm.starts_with(super::hook::NAME)
 }
@@ -123,7 +136,9 @@ mod tests {
         wait_for_end(&id, Duration::from_millis(400)).expect("the runtime was ended");
         assert!(!runtime.wait().expect("ended").success());
 
-        let mut criu = Command::new(&criu).arg("100").env(CONTAINER_ENV, &id).spawn().expect("criu");
+        let work = operation::Operation::begin(dir.path(), &id).expect("directory");
+        let mut criu = Command::new(&criu).arg("100").current_dir(work.dir()).spawn().expect("criu");
+        drop(work);
         let error = wait_for_end(&id, Duration::from_millis(300)).expect_err("still there");
         assert!(matches!(error, CriuError::StillRunning { .. }), "{error}");
         criu.kill().expect("alive");

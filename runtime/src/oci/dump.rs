@@ -38,7 +38,7 @@ impl OciBackend {
         let argv = self.global(None).pre_dump(id, &images.dir, operation.dir(), images.parent.as_deref());
         let ran = self.criu_command(id, &argv, &config).run(limits);
         if let Err(error) = ran {
-            let error = self.explain("pre-dump", &operation, operation.dir(), "dump.log", error, "");
+            let error = self.explain("pre-dump", &operation, "dump.log", error, "");
             self.roll_back(member, false);
             return Err(error);
         }
@@ -80,7 +80,7 @@ impl OciBackend {
                 Err(CriuError::HookNotCalled { container: container(), hook: action_script }.into())
             }
             (_, Some(Err(text))) => Err(CriuError::Hook { container: container(), text }.into()),
-            (Err(error), _) => Err(self.explain("dump", &operation, operation.dir(), "dump.log", error, "")),
+            (Err(error), _) => Err(self.explain("dump", &operation, "dump.log", error, "")),
         };
         let result = result.and_then(|()| Ok(fault::step("runtime.dumped")?));
         match result {
@@ -115,7 +115,6 @@ impl OciBackend {
         &self,
         verb: &'static str,
         operation: &Operation,
-        logs: &Path,
         log: &str,
         error: cryopod_command::Error,
         runtime_said: &str,
@@ -127,7 +126,7 @@ impl OciBackend {
             "" => said::last_error(error.stderr()),
             said => said.to_owned(),
         };
-        operation.failure(verb, logs, log, &said).into()
+        operation.failure(verb, log, &said).into()
     }
 
     /// Brings a container back to what it was before a failed dump. Reports to the log alone: the caller has an error

@@ -5,10 +5,11 @@
 //! cgroup of the original).
 //!
 //! Namespaces given by path are joined by both runtimes (runc `handleRestoringNamespaces`, crun `criu.c`): network and
-//! PID as CRIU externals, ipc and uts by CRIU's `join-ns`. So host name and shared memory segments are those of the new
-//! pod; System V objects of the old pod's ipc namespace are not brought along.
+//! PID as CRIU externals, ipc and uts by CRIU's `join-ns`. Into the joined ones CRIU still writes what the images hold: the
+//! old host name, which is put right afterwards, and the System V objects, which the first container of a pod brings
+//! ([`images`]).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cryopod_checkpoint::fault;
 use cryopod_checkpoint::target::TcpPolicy;
@@ -22,8 +23,9 @@ use crate::backend::{CreateRequest, RestoreRequest};
 use crate::cgroup::Cgroup;
 use crate::criu::operation::Operation;
 use crate::criu::settings::Settings;
-use crate::criu::{CriuError, netlock, orphans};
+use crate::criu::{CriuError, images, netlock, orphans};
 use crate::error::Error;
+use crate::namespace::{self, UtsNames};
 use crate::spec::Spec;
 
 impl OciBackend {
@@ -50,13 +52,16 @@ impl OciBackend {
             ..Settings::default()
         })?;
         std::fs::create_dir_all(restore.work).map_err(Error::file("create", restore.work))?;
+        let view = images_for(&spec, restore.images, operation.dir())?;
+        let names = uts_names(&spec);
         let scratch = Scratch::new(bundle, "init");
         let streams = Streams::new(request.stdio)?;
         let console = streams.console.clone();
         let paths = RestorePaths {
             bundle,
-            images: restore.images,
-            work: restore.work,
+            images: &view,
+            // Not the caller's: criu is found by its working directory.
+            work: operation.dir(),
             pid: &scratch.pid,
             console: console.as_deref(),
         };
@@ -66,13 +71,18 @@ impl OciBackend {
             Ok(_) => self.verified(id, &spec, &cgroup, &scratch),
             Err(error) => {
                 let said = said::in_log(&scratch.log);
-                Err(self.explain("restore", &operation, restore.work, "restore.log", error, &said))
+                Err(self.explain("restore", &operation, "restore.log", error, &said))
             }
         };
         let result = result.and_then(|pid| {
             fault::step("runtime.restored")?;
             Ok(pid)
         });
+        keep_log(operation.dir(), restore.work);
+        // Also after a failure: CRIU has written to the pod's namespace before most of them.
+        if let Err(error) = put_names(&spec, names, result.as_ref().ok().copied()) {
+            tracing::error!(id, %error, "host name of the pod is not put right after a restore");
+        }
         if result.is_err() {
             self.undo_restore(id, bundle, &spec, &cgroup);
         }
@@ -129,6 +139,42 @@ impl OciBackend {
         if let Some(netns) = spec.namespace_path("network") {
             report("network lock", netlock::remove(netns).map(|_| ()).map_err(Error::from));
         }
+    }
+}
+
+/// The images, or a view of them for a pod whose ipc namespace has its System V objects already.
+fn images_for(spec: &Spec, images: &Path, scratch: &Path) -> Result<PathBuf, Error> {
+    let Some(ipc) = spec.namespace_path("ipc") else { return Ok(images.to_owned()) };
+    if !images::have_sysv_objects(images)? {
+        return Ok(images.to_owned());
+    }
+    if !namespace::has_sysv_objects(ipc).map_err(Error::file("look into", ipc))? {
+        return Ok(images.to_owned());
+    }
+    Ok(images::without_sysv_objects(images, &scratch.join("images"))?)
+}
+
+/// The names of the pod's uts namespace before the restore; `None` when the container gets its own.
+fn uts_names(spec: &Spec) -> Option<UtsNames> {
+    UtsNames::read(spec.namespace_path("uts")?).ok()
+}
+
+/// The live request decides about the host name, not the images.
+fn put_names(spec: &Spec, before: Option<UtsNames>, pid: Option<u32>) -> std::io::Result<()> {
+    match (spec.namespace_path("uts"), before, pid) {
+        (Some(path), Some(names), _) => names.write(path),
+        (None, _, Some(pid)) if spec.has_namespace("uts") && !spec.hostname().is_empty() => {
+            let path = PathBuf::from(format!("/proc/{pid}/ns/uts"));
+            UtsNames::read(&path)?.with_host(spec.hostname()).write(&path)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The log goes where the caller looks for it; without it the restore is as good.
+fn keep_log(from: &Path, to: &Path) {
+    if let Err(error) = std::fs::copy(from.join("restore.log"), to.join("restore.log")) {
+        tracing::debug!(%error, "restore.log is not kept");
     }
 }
 
