@@ -10,14 +10,17 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use checkpoints::{
-    CheckpointArgs, CheckpointsVerb, DeleteCheckpointArgs, ExportArgs, ImportArgs, ListCheckpointsArgs, ModeArg,
-    PruneArgs, RestoreArgs, ShowArgs, TcpArg, VerifyArgs,
+    CheckpointArgs, CheckpointsVerb, DeleteCheckpointArgs, ExportArgs, ImportArgs, ListCheckpointsArgs,
+    ModeArg, PruneArgs, RestoreArgs, ShowArgs, TcpArg, VerifyArgs,
 };
 pub(crate) use containers::{
     CreateArgs, DeleteArgs, ExecArgs, IdArgs, KillArgs, ListArgs, RunArgs, SpecArgs,
 };
 
 use crate::output::Format;
+
+/// Where shims and the command keep their run-time state.
+pub(crate) const DEFAULT_ROOT: &str = "/run/cryopod";
 
 /// Run containers, freeze them – memory and disk, one instant – into a ZFS-backed store, and bring them back.
 ///
@@ -38,8 +41,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Directory of run-time state: standalone containers, running shims
-    #[arg(long, global = true, value_name = "DIR", default_value = "/run/cryopod")]
+    /// Directory of run-time state: standalone containers, running shims, locks
+    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_ROOT)]
     pub(crate) root: PathBuf,
     /// Configuration file [default: /etc/cryopod/config.toml and conf.d beside it]
     #[arg(long, global = true, value_name = "FILE")]

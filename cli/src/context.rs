@@ -4,15 +4,16 @@
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cryopod_checkpoint::journal::Journal;
 use cryopod_checkpoint::store::{self, Chosen, SharedStore, StoreChoice, StoreConfig};
 use cryopod_command::Limits;
 use cryopod_runtime::config::{Config, Sources, StoreKind};
 use cryopod_runtime::oci::{OciBackend, OciOptions};
+use cryopod_zfs::Zfs;
 
-
-use crate::args::Global;
+use crate::args::{DEFAULT_ROOT, Global};
 use crate::error::Error;
 use crate::output::Output;
 use crate::signals::Signals;
@@ -29,6 +30,8 @@ const JOURNAL: &str = "/var/lib/cryopod/journal";
 pub(crate) struct Opened {
     /// The store.
     pub(crate) store: SharedStore,
+    /// ZFS, where there is one.
+    pub(crate) zfs: Option<Arc<dyn Zfs>>,
     /// Which it is and why.
     pub(crate) chosen: Chosen,
 }
@@ -99,7 +102,9 @@ impl Context {
             StoreKind::Dir => StoreChoice::Dir,
         };
         let root = section.zfs.root.as_deref().map(str::parse).transpose().map_err(Error::StoreRoot)?;
-        let config = StoreConfig { choice, root, dir: section.dir.path.clone(), ..StoreConfig::default() };
+        let locks = self.root.join("locks");
+        let config =
+            StoreConfig { choice, root, dir: section.dir.path.clone(), locks, ..StoreConfig::default() };
         let zfs = match choice {
             StoreChoice::Dir => Ok(None),
             StoreChoice::Auto | StoreChoice::Zfs => cryopod_zfs::open(limits).map(Some),
@@ -107,19 +112,23 @@ impl Context {
         let (zfs, missing) = match zfs {
             Ok(zfs) => (zfs, None),
             // A root that is configured is meant: writing elsewhere would hide the fault.
-            Err(error) if choice == StoreChoice::Zfs || config.root.is_some() => return Err(Error::NoZfs(error)),
+            Err(error) if choice == StoreChoice::Zfs || config.root.is_some() => {
+                return Err(Error::NoZfs(error));
+            }
             Err(error) => (None, Some(error.to_string())),
         };
-        let (store, mut chosen) = store::open(&config, zfs, limits)?;
+        let (store, mut chosen) = store::open(&config, zfs.clone(), limits)?;
         if let Some(missing) = missing {
             chosen.why = missing;
         }
-        Ok(Opened { store, chosen })
+        Ok(Opened { store, zfs, chosen })
     }
 
     /// The journal of operations.
     pub(crate) fn journal(&self) -> Result<Journal, Error> {
-        Ok(Journal::open(JOURNAL)?)
+        // Another root is another world, with a journal of its own: tests, a trial beside a running node.
+        let own = self.root != Path::new(DEFAULT_ROOT);
+        Ok(Journal::open(if own { self.root.join("journal") } else { JOURNAL.into() })?)
     }
 
     /// Standalone containers.

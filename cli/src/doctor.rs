@@ -22,7 +22,9 @@ pub(crate) fn run(context: &Context) -> Result<u8, Error> {
     drop(progress);
     let findings = checks::judge(&facts);
     let worst = checks::worst(&findings);
-    context.output.result(&json!({ "worst": worst, "findings": findings }), |palette| render(&findings, palette))?;
+    context
+        .output
+        .result(&json!({ "worst": worst, "findings": findings }), |palette| render(&findings, palette))?;
     Ok(match worst {
         Level::Ok => exit::OK,
         Level::Warn => exit::DOCTOR_WARN,

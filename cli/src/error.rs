@@ -7,13 +7,17 @@ use std::io;
 use std::path::PathBuf;
 
 use cryopod_checkpoint::capture::CaptureError;
-use cryopod_checkpoint::id::NameError;
+use cryopod_checkpoint::id::{CheckpointId, NameError};
 use cryopod_checkpoint::journal::JournalError;
 use cryopod_checkpoint::kind::Kind;
+use cryopod_checkpoint::manifest::ManifestError;
+use cryopod_checkpoint::recover::RecoverError;
+use cryopod_checkpoint::restore::PlaceError;
 use cryopod_checkpoint::settle::SettleError;
-use cryopod_checkpoint::store::StoreError;
-use cryopod_command::Stop;
+use cryopod_checkpoint::ship::ShipError;
+use cryopod_checkpoint::store::{StoreError, zfs_kind};
 use cryopod_runtime::config::ConfigError;
+use cryopod_shim::control::client::ClientError;
 
 use crate::output::FailureReport;
 
@@ -42,7 +46,9 @@ pub(crate) enum Error {
     #[error("bundle {} does not exist or cannot be read: {source}", path.display())]
     NoBundle { path: PathBuf, source: io::Error },
     /// A container id that cannot be one.
-    #[error("'{id}' is no container id: 1 to 128 characters A-Z, a-z, 0-9, '_', '+', '-', '.', beginning with a letter or digit")]
+    #[error(
+        "'{id}' is no container id: 1 to 128 characters A-Z, a-z, 0-9, '_', '+', '-', '.', beginning with a letter or digit"
+    )]
     BadContainerId { id: String },
     /// No such standalone container.
     #[error("container '{id}' does not exist")]
@@ -63,7 +69,9 @@ pub(crate) enum Error {
     #[error("'{name}' is no signal")]
     BadSignal { name: String },
     /// A verb for standalone containers was tried on a pod.
-    #[error("'{name}' is a pod of containerd (namespace {namespace}), whose containers kubelet and containerd manage")]
+    #[error(
+        "'{name}' is a pod of containerd (namespace {namespace}), whose containers kubelet and containerd manage"
+    )]
     IsPod { name: String, namespace: String, instead: String },
     /// Neither a container nor a pod.
     #[error("no standalone container and no running pod is called '{name}'")]
@@ -83,9 +91,6 @@ pub(crate) enum Error {
     /// Rights.
     #[error("'cryopod {verb}' needs root: it changes cgroups, namespaces and mounts")]
     NotRoot { verb: &'static str },
-    /// Something that the caller's limits ended.
-    #[error("{what} was {}", stopped(*stop))]
-    Stopped { what: &'static str, stop: Stop },
     /// What the process that stays with a detached container reported.
     #[error("{message}")]
     Relayed { kind: Kind, message: String, advice: Option<String> },
@@ -98,9 +103,6 @@ pub(crate) enum Error {
     /// The configuration cannot be written as TOML.
     #[error("cannot print the configuration: {0}")]
     DumpConfig(#[source] toml::ser::Error),
-    /// Until the room below has it.
-    #[error("this build cannot do it yet")]
-    NotYet,
     /// ZFS is asked for and not there.
     #[error("the configuration asks for ZFS: {0}")]
     NoZfs(#[source] cryopod_zfs::DetectError),
@@ -116,6 +118,30 @@ pub(crate) enum Error {
     /// `--container` names a part of something that has none.
     #[error("'{id}' is a standalone container and no pod, so it has no containers to choose from")]
     NotAPod { id: String },
+    /// Pods come back through kubelet.
+    #[error("checkpoint {id} is of a pod, or of a container that lives in the namespaces of one")]
+    RestoresAsPod { id: CheckpointId },
+    /// A volume that would be overwritten.
+    #[error("volume {name} would be restored into {}, which is not empty", path.display())]
+    VolumeInUse { name: String, path: PathBuf },
+    /// A disk could not be placed.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// An export or import.
+    #[error(transparent)]
+    Ship(#[from] ShipError),
+    /// A shim.
+    #[error(transparent)]
+    Shim(#[from] ClientError),
+    /// What a shim sent is no manifest.
+    #[error("the shim's answer: {0}")]
+    Manifest(#[source] ManifestError),
+    /// Recovery could not look.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// ZFS.
+    #[error(transparent)]
+    Zfs(#[from] cryopod_zfs::Error),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -145,7 +171,9 @@ impl Error {
             | Self::Write { source, .. }
             | Self::System { source, .. }
             | Self::NoBundle { source, .. } => Kind::from(source),
-            Self::SpecExists { .. } | Self::FileExists { .. } | Self::ContainerExists { .. } => Kind::AlreadyExists,
+            Self::SpecExists { .. } | Self::FileExists { .. } | Self::ContainerExists { .. } => {
+                Kind::AlreadyExists
+            }
             Self::Bundle { .. }
             | Self::BadContainerId { .. }
             | Self::BadSignal { .. }
@@ -157,15 +185,22 @@ impl Error {
             | Self::BinaryToTerminal
             | Self::ImportFromTerminal => Kind::InvalidArgument,
             Self::NoContainer { .. } | Self::NoTarget { .. } | Self::NoCheckpoint { .. } => Kind::NotFound,
-            Self::ContainerState { .. } | Self::IsPod { .. } => Kind::FailedPrecondition,
+            Self::ContainerState { .. }
+            | Self::IsPod { .. }
+            | Self::RestoresAsPod { .. }
+            | Self::VolumeInUse { .. } => Kind::FailedPrecondition,
             Self::StateDamaged { .. } => Kind::DataLoss,
             Self::NotRoot { .. } => Kind::PermissionDenied,
-            Self::Stopped { stop, .. } => Kind::from(*stop),
             Self::Relayed { kind, .. } => *kind,
             Self::MonitorDied { .. } | Self::DumpConfig(_) => Kind::Internal,
             Self::Runtime(error) => error.kind(),
-            Self::NotYet => Kind::Unimplemented,
             Self::NoZfs(_) => Kind::FailedPrecondition,
+            Self::Place(error) => error.kind(),
+            Self::Ship(error) => error.kind(),
+            Self::Shim(error) => error.kind(),
+            Self::Manifest(error) => error.kind(),
+            Self::Recover(error) => error.kind(),
+            Self::Zfs(error) => zfs_kind(error),
             Self::Store(error) => error.kind(),
             Self::Journal(error) => error.kind(),
             Self::Capture(error) => error.kind(),
@@ -180,8 +215,14 @@ impl Error {
     pub(crate) fn advice(&self) -> Option<String> {
         let text = match self {
             Self::SpecExists { .. } => "--force replaces it, --print shows what would be written",
-            Self::NoBundle { .. } => "--bundle DIR names a directory with config.json; `cryopod spec` writes one",
+            Self::NoBundle { .. } => {
+                "--bundle DIR names a directory with config.json; `cryopod spec` writes one"
+            }
             Self::NoContainer { .. } | Self::NoTarget { .. } => "`cryopod list --all` shows what there is",
+            Self::RestoresAsPod { id } => return Some(pod_advice(id.as_str())),
+            Self::VolumeInUse { .. } => {
+                "--bundle DIR with volumes of its own; or --overwrite-volumes, if nothing else uses it"
+            }
             Self::FileExists { .. } => "choose another name, or remove it first",
             Self::ContainerExists { id } => {
                 return Some(format!("`cryopod delete {id}` removes it; or choose another name"));
@@ -208,17 +249,15 @@ impl Error {
     }
 }
 
+/// What brings a checkpoint of a pod back.
+pub(crate) fn pod_advice(id: &str) -> String {
+    format!("create a pod with the annotation cryopod.dev/restore-from: {id}")
+}
+
 /// The word for a kind that stands in JSON and in the documentation.
 pub(crate) fn kind_name(kind: Kind) -> String {
     match serde_json::to_value(kind) {
         Ok(serde_json::Value::String(name)) => name,
         _ => "internal".to_owned(),
-    }
-}
-
-fn stopped(stop: Stop) -> &'static str {
-    match stop {
-        Stop::Deadline => "stopped at its deadline; nothing was left frozen",
-        Stop::Cancelled => "interrupted; everything was undone",
     }
 }

@@ -61,11 +61,6 @@ impl Output {
         self.progress
     }
 
-    /// Colours of standard output.
-    pub(crate) fn palette(&self) -> Palette {
-        self.stdout
-    }
-
     /// Writes a result: `json` for programs, or what `text` makes for people.
     pub(crate) fn result<T: Serialize>(
         &self,
@@ -103,7 +98,7 @@ impl Output {
     /// Tells a person something beside the result; silent in JSON.
     pub(crate) fn note(&self, text: &str) {
         if !self.is_json() {
-            self.to_stderr(&format!("{} {text}\n", self.stderr.paint(Style::Dim, "cryopod:")));
+            to_stderr(&format!("{} {text}\n", self.stderr.paint(Style::Dim, "cryopod:")));
         }
     }
 
@@ -111,7 +106,7 @@ impl Output {
     pub(crate) fn failure(&self, report: &FailureReport) {
         if self.is_json() {
             let value = serde_json::json!({ "error": report });
-            self.to_stderr(&format!("{value}\n"));
+            to_stderr(&format!("{value}\n"));
             return;
         }
         let mut text = format!(
@@ -122,13 +117,13 @@ impl Output {
         if let Some(advice) = &report.advice {
             text.push_str(&format!("   {} {advice}\n", self.stderr.paint(Style::Strong, "try:")));
         }
-        self.to_stderr(&text);
+        to_stderr(&text);
     }
+}
 
-    fn to_stderr(&self, text: &str) {
-        // Nobody is left to tell when standard error is gone.
-        std::io::stderr().lock().write_all(text.as_bytes()).ok();
-    }
+fn to_stderr(text: &str) {
+    // Nobody is left to tell when standard error is gone.
+    std::io::stderr().lock().write_all(text.as_bytes()).ok();
 }
 
 /// An error as programs and people get it.

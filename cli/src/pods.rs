@@ -54,7 +54,7 @@ pub(crate) fn find(root: &Path, namespace: Option<&str>) -> Result<Found, Error>
         }
         match read(&path) {
             Ok(None) => {}
-            Ok(Some(pod)) if !Path::new(&format!("/proc/{}", pod.pid)).exists() => {
+            Ok(Some(pod)) if !is_alive(&pod) => {
                 found.leftovers.push(format!("shim {} of pod {} is dead", pod.pid, display(&pod)));
             }
             Ok(Some(pod)) if namespace.is_none_or(|wanted| wanted == pod.namespace) => found.pods.push(pod),
@@ -65,6 +65,32 @@ pub(crate) fn find(root: &Path, namespace: Option<&str>) -> Result<Found, Error>
     found.pods.sort_by_key(display);
     found.leftovers.sort();
     Ok(found)
+}
+
+/// Removes the files of shims that are dead; returns the ids of their pods.
+pub(crate) fn forget_dead(root: &Path) -> Result<Vec<String>, Error> {
+    let dir = root.join("shims");
+    let mut forgotten = Vec::new();
+    let listing = match std::fs::read_dir(&dir) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(forgotten),
+        Err(source) => return Err(Error::Read { what: "directory", path: dir, source }),
+    };
+    for path in listing.flatten().map(|file| file.path()) {
+        if let Ok(Some(pod)) = read(&path)
+            && !is_alive(&pod)
+            && std::fs::remove_file(&path).is_ok()
+        {
+            forgotten.push(pod.pod.id);
+        }
+    }
+    forgotten.sort();
+    Ok(forgotten)
+}
+
+/// Somebody serves its socket; its PID may belong to another process by now.
+fn is_alive(pod: &Pod) -> bool {
+    std::os::unix::net::UnixStream::connect(&pod.socket).is_ok()
 }
 
 /// One file; None when it has gone meanwhile.
@@ -99,10 +125,16 @@ fn choose(pods: Vec<Pod>, name: &str) -> Result<Option<Pod>, Error> {
 pub(crate) fn refusal(context: &Context, name: &str, verb: &str) -> Result<Option<Error>, Error> {
     Ok(by_name(context, name)?.map(|pod| {
         let instead = match verb {
-            "exec" => format!("`kubectl exec`, or `crictl exec` with a container of `crictl ps --pod {}`", pod.pod.id),
+            "exec" => format!(
+                "`kubectl exec`, or `crictl exec` with a container of `crictl ps --pod {}`",
+                pod.pod.id
+            ),
             "state" => format!("`crictl inspectp {}`; `cryopod list` shows its containers", pod.pod.id),
             "delete" | "kill" => format!("`kubectl delete pod`, or `crictl stopp {}`", pod.pod.id),
-            _ => format!("`cryopod checkpoint {}` works on pods; for the rest there are kubectl and crictl", pod.pod.id),
+            _ => format!(
+                "`cryopod checkpoint {}` works on pods; for the rest there are kubectl and crictl",
+                pod.pod.id
+            ),
         };
         Error::IsPod { name: display(&pod), namespace: pod.namespace, instead }
     }))
@@ -118,7 +150,12 @@ mod tests {
             pid: std::process::id(),
             socket: "/run/x.sock".into(),
             namespace: "k8s.io".into(),
-            pod: cryopod_shim::discovery::Pod { id: id.into(), name: name.into(), namespace: namespace.into(), uid: "u".into() },
+            pod: cryopod_shim::discovery::Pod {
+                id: id.into(),
+                name: name.into(),
+                namespace: namespace.into(),
+                uid: "u".into(),
+            },
             bundle: "/b".into(),
         }
     }
@@ -149,12 +186,21 @@ mod tests {
     #[test]
     fn dead_shims_and_broken_files_are_leftovers_and_no_pods() {
         let root = tempfile::tempdir().unwrap();
-        write(root.path(), &pod("live", "default", "web"));
-        write(root.path(), &Pod { pid: u32::MAX, ..pod("dead", "default", "old") });
+        let socket = root.path().join("live.sock");
+        let live = Pod { socket: socket.clone(), ..pod("live", "default", "web") };
+        let _served = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        write(root.path(), &live);
+        write(root.path(), &pod("dead", "default", "old"));
         std::fs::write(root.path().join("shims/broken.json"), "{").unwrap();
         let found = find(root.path(), None).unwrap();
-        assert_eq!(found.pods, vec![pod("live", "default", "web")]);
+        assert_eq!(found.pods, vec![live]);
         assert_eq!(found.leftovers.len(), 2);
         assert!(find(root.path(), Some("moby")).unwrap().pods.is_empty());
+        assert_eq!(forget_dead(root.path()).unwrap(), ["dead"]);
+        assert_eq!(
+            find(root.path(), None).unwrap().leftovers.len(),
+            1,
+            "a broken file stays to be looked at"
+        );
     }
 }

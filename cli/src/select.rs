@@ -20,13 +20,15 @@ pub(crate) fn one<'a>(
     let series = of_pod(checkpoints, name)?;
     match snapshot {
         Some(snapshot) => by_beginning(&series, snapshot)?.ok_or_else(|| none(snapshot)),
-        None => match series.into_iter().max_by(|a, b| a.created.cmp(&b.created).then_with(|| a.id.cmp(&b.id))) {
-            Some(latest) => Ok(latest),
-            None => {
-                let all: Vec<&CheckpointInfo> = checkpoints.iter().collect();
-                by_beginning(&all, name)?.ok_or_else(|| none(name))
+        None => {
+            match series.into_iter().max_by(|a, b| a.created.cmp(&b.created).then_with(|| a.id.cmp(&b.id))) {
+                Some(latest) => Ok(latest),
+                None => {
+                    let all: Vec<&CheckpointInfo> = checkpoints.iter().collect();
+                    by_beginning(&all, name)?.ok_or_else(|| none(name))
+                }
             }
-        },
+        }
     }
 }
 

@@ -21,7 +21,12 @@ use crate::output::progress::Progress;
 const WHOLE: Duration = Duration::from_secs(24 * 3600);
 
 /// Settles here when `wait` says so, else begins it in the background. Returns whether it is settled.
-pub(crate) fn begin(context: &Context, opened: &Opened, id: &CheckpointId, wait: bool) -> Result<bool, Error> {
+pub(crate) fn begin(
+    context: &Context,
+    opened: &Opened,
+    id: &CheckpointId,
+    wait: bool,
+) -> Result<bool, Error> {
     if opened.store.kind() == StoreKind::Dir {
         // A directory store copies while it captures.
         return Ok(true);
@@ -42,7 +47,9 @@ pub(crate) fn begin(context: &Context, opened: &Opened, id: &CheckpointId, wait:
     match command.spawn() {
         Ok(_) => {}
         // The checkpoint is committed; `recover` settles it later.
-        Err(error) => context.output.note(&format!("settling did not begin: {error}; `cryopod recover` does it")),
+        Err(error) => {
+            context.output.note(&format!("settling did not begin: {error}; `cryopod recover` does it"));
+        }
     }
     Ok(false)
 }

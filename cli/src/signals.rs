@@ -41,8 +41,7 @@ impl Signals {
     /// Takes over the cancelling signals. Once per process, before anything that must be undone.
     pub(crate) fn install() -> Result<Self, Error> {
         let failed = |source| Error::System { action: "set up signal handling", source };
-        let (reader, writer) =
-            pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from).map_err(failed)?;
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from).map_err(failed)?;
         nonblocking(&writer).map_err(failed)?;
         let signals = Self { cancel: Cancel::new(), target: Arc::default() };
         let receiver = signals.clone();

@@ -6,6 +6,7 @@
 pub(crate) mod bundle;
 pub(crate) mod console;
 pub(crate) mod detached;
+pub(crate) mod placement;
 pub(crate) mod registry;
 pub(crate) mod session;
 pub(crate) mod state;
@@ -40,8 +41,19 @@ fn is_frozen(cgroup: &std::path::Path) -> bool {
 
 /// Removes everything of a container: processes, the runtime's state, what a restore made for it, its directory.
 pub(crate) fn dispose(context: &Context, entry: &Entry, limits: &Limits) -> Result<(), Error> {
-    if let Some(state) = State::load(entry.dir())? {
+    let state = match State::load(entry.dir()) {
+        // Without its state the runtime still knows it; a mount, if there is one, keeps the directory.
+        Err(Error::StateDamaged { .. }) => {
+            context.backend(None)?.delete(entry.id(), limits)?;
+            None
+        }
+        state => state?,
+    };
+    if let Some(state) = state {
         context.backend(Some(&state.runtime))?.delete(entry.id(), limits)?;
+        if state.placed {
+            placement::undo(context, entry.id(), &state.rootfs, limits)?;
+        }
     }
     entry.remove()
 }

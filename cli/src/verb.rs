@@ -9,6 +9,8 @@ mod exec;
 mod lifecycle;
 mod list;
 mod manual;
+mod recover;
+mod restore;
 mod run;
 mod signal;
 mod spec;
@@ -25,7 +27,7 @@ use crate::settling;
 use crate::standalone::detached;
 
 /// Tidying up after the work is not cancelled, but bounded.
-const TIDY: Duration = Duration::from_secs(60);
+const TIDY: Duration = Duration::from_secs(300);
 
 /// Whether the exit code of the verb is that of a process, so that our own failures need another.
 pub(crate) fn speaks_for_a_process(verb: &Verb) -> bool {
@@ -58,7 +60,8 @@ pub(crate) fn dispatch(context: &Context, verb: &Verb) -> Result<u8, Error> {
         Verb::Checkpoints(verb) => checkpoints::run(context, verb),
         Verb::Doctor => doctor::run(context),
         Verb::Settle(args) => settling::run(context, args),
-        Verb::Restore(_) | Verb::Recover => Err(Error::NotYet),
+        Verb::Restore(args) => restore::run(context, args),
+        Verb::Recover => recover::run(context),
         Verb::Monitor(args) => detached::monitor(context, &args.id),
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Every failure must say what is wrong in words, end with the documented code and never panic.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -233,4 +235,78 @@ fn no_escape_sequence_reaches_a_pipe() {
         let output = place.run(args);
         assert!(!output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b), "{args:?}");
     }
+}
+
+/// A store in a directory, below the test's own place.
+fn with_store(place: &Place) -> String {
+    let dir = place.path().join("store");
+    place.write("config.toml", &format!("[store]\nkind = \"dir\"\n[store.dir]\npath = {dir:?}\n"))
+}
+
+#[test]
+fn an_empty_store_answers_every_verb() {
+    let place = Place::new();
+    let config = with_store(&place);
+    if !is_root() {
+        place.fails(10, &["--config", &config, "checkpoints", "list"]);
+        return;
+    }
+    assert!(place.works(&["--config", &config, "checkpoints", "list"]).contains("no checkpoints"));
+    assert_eq!(place.works(&["--config", &config, "checkpoints", "list", "-o", "json"]).trim(), "[]");
+    place.works(&["--config", &config, "checkpoints", "verify", "--all"]);
+    place.works(&["--config", &config, "checkpoints", "prune", "--keep-last", "1"]);
+    assert!(place.works(&["--config", &config, "recover"]).contains("nothing to recover"));
+    for args in
+        [&["show", "ghost"][..], &["verify", "ghost"], &["delete", "ghost"], &["export", "ghost", "file"]]
+    {
+        let args: Vec<&str> = ["--config", &config, "checkpoints"].iter().chain(args).copied().collect();
+        assert!(place.fails(3, &args).contains("ghost"));
+    }
+    place.fails(5, &["--config", &config, "checkpoints", "delete", "../../etc"]);
+    place.fails(2, &["--config", &config, "checkpoints", "prune"]);
+    assert!(place.fails(3, &["--config", &config, "checkpoint", "ghost"]).contains("ghost"));
+    assert!(place.fails(3, &["--config", &config, "restore", "ghost"]).contains("ghost"));
+    assert!(!place.path().join("file").exists());
+}
+
+#[test]
+fn what_is_no_export_is_refused_and_leaves_nothing() {
+    let place = Place::new();
+    let config = with_store(&place);
+    if !is_root() {
+        place.fails(10, &["--config", &config, "checkpoints", "import", "/dev/null"]);
+        return;
+    }
+    let zeros = "\0".repeat(100_000);
+    for (name, bytes) in [("empty", ""), ("text", "hello, this is no checkpoint"), ("zeros", &zeros)] {
+        let file = place.write(name, bytes);
+        let message = place.fails(12, &["--config", &config, "checkpoints", "import", &file]);
+        assert!(message.contains("stream") || message.contains("export"), "{name}: {message}");
+    }
+    place.fails(3, &["--config", &config, "checkpoints", "import", "/nonexistent"]);
+    assert_eq!(place.works(&["--config", &config, "checkpoints", "list", "-q"]), "");
+    assert!(place.works(&["--config", &config, "recover"]).contains("nothing to recover"));
+}
+
+#[test]
+fn a_binary_stream_never_goes_to_a_terminal() {
+    let place = Place::new();
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_cryopod"))
+        .args(["checkpoints", "export", "some"])
+        .current_dir(place.path())
+        .stdout(terminal.slave.try_clone().unwrap())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("terminal"));
+    let import = Command::new(env!("CARGO_BIN_EXE_cryopod"))
+        .args(["checkpoints", "import"])
+        .stdin(terminal.slave)
+        .output()
+        .unwrap();
+    assert_eq!(import.status.code(), Some(5));
 }

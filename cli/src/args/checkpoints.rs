@@ -72,9 +72,12 @@ pub(crate) struct RestoreArgs {
     /// Name of the restored container [default: the name it had]
     #[arg(long, value_name = "CONTAINER")]
     pub(crate) name: Option<String>,
-    /// Bundle to restore into: its config.json is used, its root gets the captured disk [default: made anew]
+    /// Bundle whose config.json is used, with its volumes; its root stays as it is [default: as captured]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) bundle: Option<PathBuf>,
+    /// Replace what is in the volumes of the bundle
+    #[arg(long, requires = "bundle")]
+    pub(crate) overwrite_volumes: bool,
     /// Stay with it as `run` does
     #[arg(short, long)]
     pub(crate) attach: bool,
@@ -184,6 +187,9 @@ pub(crate) struct ExportArgs {
     /// Checkpoint
     #[arg(value_name = "CHECKPOINT")]
     pub(crate) id: String,
+    /// Leave out the images' root file systems; only a node that has them can import it
+    #[arg(long)]
+    pub(crate) without_bases: bool,
     /// File, or - for standard output
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,
@@ -192,6 +198,9 @@ pub(crate) struct ExportArgs {
 /// Options of `checkpoints import`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ImportArgs {
+    /// It comes from a node of ours: its images are shared with other checkpoints
+    #[arg(long)]
+    pub(crate) trusted: bool,
     /// File, or - for standard input
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,

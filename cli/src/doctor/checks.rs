@@ -87,11 +87,17 @@ fn kernel(facts: &Facts) -> Finding {
     let release = &facts.kernel;
     match version(release) {
         Some(found) if found >= KERNEL_GOOD => ok("kernel", release),
-        Some(found) if found >= KERNEL_FLOOR => {
-            warn("kernel", format!("{release}: memory changes are found the slow way"), "6.7 or newer is better")
-        }
+        Some(found) if found >= KERNEL_FLOOR => warn(
+            "kernel",
+            format!("{release}: memory changes are found the slow way"),
+            "6.7 or newer is better",
+        ),
         Some(_) => fail("kernel", format!("{release} is too old"), "a kernel of 5.15 or newer is needed"),
-        None => warn("kernel", format!("'{release}' is no kernel release that can be compared"), "check it yourself"),
+        None => warn(
+            "kernel",
+            format!("'{release}' is no kernel release that can be compared"),
+            "check it yourself",
+        ),
     }
 }
 
@@ -145,11 +151,17 @@ fn criu(criu: &Criu) -> Vec<Finding> {
     let first = match &criu.version {
         Some(Ok(found)) => match version(found) {
             Some(number) if number >= CRIU_FLOOR => ok("criu", found),
-            _ => fail("criu", format!("{found} is too old"), format!("{floor} or newer; until then: disk only")),
+            _ => fail(
+                "criu",
+                format!("{found} is too old"),
+                format!("{floor} or newer; until then: disk only"),
+            ),
         },
-        Some(Err(error)) => {
-            fail("criu", error, format!("install CRIU {floor} or newer; until then checkpoints are disk only"))
-        }
+        Some(Err(error)) => fail(
+            "criu",
+            error,
+            format!("install CRIU {floor} or newer; until then checkpoints are disk only"),
+        ),
         None => warn("criu", "not looked for", "see the checks above"),
     };
     let check = criu.check.as_ref().map(|check| match check {
@@ -167,7 +179,11 @@ fn zfs(zfs: &Zfs) -> Vec<Finding> {
         None => return vec![warn("zfs", "not looked for", "see the checks above")],
     };
     let Some(module) = &zfs.module else {
-        return vec![warn("zfs", format!("tools {tools}, module not loaded"), format!("`modprobe zfs`; {without}"))];
+        return vec![warn(
+            "zfs",
+            format!("tools {tools}, module not loaded"),
+            format!("`modprobe zfs`; {without}"),
+        )];
     };
     let mut findings = vec![ok("zfs", format!("module {module}, tools {tools}"))];
     if zfs.pools.is_empty() {
@@ -187,7 +203,9 @@ fn store(facts: &Facts) -> Vec<Finding> {
     match &facts.store {
         None => Vec::new(),
         Some(Err(error)) => vec![fail("store", error, "see [store] in `cryopod config dump`")],
-        Some(Ok(store)) => vec![ok("store", format!("{} at {}: {}", store.kind, store.place, store.why)), space(store)],
+        Some(Ok(store)) => {
+            vec![ok("store", format!("{} at {}: {}", store.kind, store.place, store.why)), space(store)]
+        }
     }
 }
 
@@ -210,7 +228,11 @@ fn containerd(containerd: &Containerd, zfs: &Zfs) -> Vec<Finding> {
     };
     let mut findings = vec![match version(found) {
         Some(number) if number >= CONTAINERD_FLOOR => ok("containerd", found),
-        _ => fail("containerd", format!("{found} is too old"), "2.0 or newer speaks the shim protocol that we serve"),
+        _ => fail(
+            "containerd",
+            format!("{found} is too old"),
+            "2.0 or newer speaks the shim protocol that we serve",
+        ),
     }];
     findings.push(match &containerd.shim {
         Some(path) => ok("shim", path.display().to_string()),
@@ -243,12 +265,16 @@ fn handlers(config: &ContainerdConfig, zfs: &Zfs) -> Vec<Finding> {
             warn(
                 "handler",
                 format!("{name} keeps pod annotations from the shim"),
-                format!("pod_annotations = [\"cryopod.dev/*\"] in the runtime {name}, or restore-from is not seen"),
+                format!(
+                    "pod_annotations = [\"cryopod.dev/*\"] in the runtime {name}, or restore-from is not seen"
+                ),
             )
         } else if snapshotter != "zfs" && !zfs.pools.is_empty() {
             warn(
                 "handler",
-                format!("{name} uses the snapshotter {snapshotter}: root file systems are copied while frozen"),
+                format!(
+                    "{name} uses the snapshotter {snapshotter}: root file systems are copied while frozen"
+                ),
                 format!("snapshotter = \"zfs\" in the runtime {name}"),
             )
         } else {
@@ -270,7 +296,9 @@ fn cni(facts: &Facts) -> Finding {
         return ok("cni", "not needed without containerd");
     }
     match (facts.cni.plugins, facts.cni.networks) {
-        (0, _) => warn("cni", "no plugins in /opt/cni/bin or /usr/lib/cni", "pods with their own network need them"),
+        (0, _) => {
+            warn("cni", "no plugins in /opt/cni/bin or /usr/lib/cni", "pods with their own network need them")
+        }
         (_, 0) => warn("cni", "no network in /etc/cni/net.d", "the cluster's network add-on writes one"),
         (plugins, _) => ok("cni", format!("{plugins} plugins, a network is configured")),
     }
@@ -292,7 +320,11 @@ fn leftovers(facts: &Facts) -> Finding {
     if facts.leftovers.is_empty() {
         ok("leftovers", "none")
     } else {
-        warn("leftovers", facts.leftovers.join("; "), "`cryopod recover` and `cryopod delete --force` remove them")
+        warn(
+            "leftovers",
+            facts.leftovers.join("; "),
+            "`cryopod recover` and `cryopod delete --force` remove them",
+        )
     }
 }
 

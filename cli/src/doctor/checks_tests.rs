@@ -28,7 +28,11 @@ fn healthy() -> Facts {
         containerd: Containerd {
             version: Some(Ok("containerd github.com/containerd/containerd/v2 v2.3.4".into())),
             config: Some(Ok(ContainerdConfig {
-                handlers: vec![Handler { name: "cryopod".into(), snapshotter: Some("zfs".into()), annotations: true }],
+                handlers: vec![Handler {
+                    name: "cryopod".into(),
+                    snapshotter: Some("zfs".into()),
+                    annotations: true,
+                }],
                 snapshotter: "overlayfs".into(),
                 enable_criu: Some(true),
             })),
@@ -72,7 +76,10 @@ fn what_makes_the_main_job_impossible_fails() {
     assert_eq!(level("criu check", |f| f.criu.check = Some(Err("no".into()))), Level::Fail);
     assert_eq!(level("zfs pools", |f| f.zfs.pools[0].1 = "SUSPENDED".into()), Level::Fail);
     assert_eq!(level("store", |f| f.store = Some(Err("no pool".into()))), Level::Fail);
-    assert_eq!(level("containerd", |f| f.containerd.version = Some(Ok("containerd v1.7.24".into()))), Level::Fail);
+    assert_eq!(
+        level("containerd", |f| f.containerd.version = Some(Ok("containerd v1.7.24".into()))),
+        Level::Fail
+    );
     assert_eq!(level("shim", |f| f.containerd.shim = None), Level::Fail);
     let no_handler = |f: &mut Facts| f.containerd.config = Some(Ok(ContainerdConfig::default()));
     assert_eq!(level("handler", no_handler), Level::Fail);

@@ -65,7 +65,8 @@ fn without_files() -> Config {
 
 /// The first line that a program answers.
 fn ask(program: &Path, args: &[&str], limits: &Limits) -> Result<String, String> {
-    let output = Command::new(program).args(args).run(&limits.at_most(ANSWER)).map_err(|error| error.to_string())?;
+    let output =
+        Command::new(program).args(args).run(&limits.at_most(ANSWER)).map_err(|error| error.to_string())?;
     Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned())
 }
 
@@ -153,7 +154,8 @@ fn entries(dir: &str) -> usize {
 
 /// Operations whose process has gone. Reading the journal moves damaged files aside, which it reports.
 fn unfinished(context: &Context) -> Result<Vec<String>, String> {
-    let scan = context.journal().and_then(|journal| Ok(journal.scan()?)).map_err(|error| error.to_string())?;
+    let scan =
+        context.journal().and_then(|journal| Ok(journal.scan()?)).map_err(|error| error.to_string())?;
     let damaged = scan.damaged.iter().map(|file| format!("damaged {}", file.path.display()));
     Ok(scan.orphans.iter().map(|open| open.entry().op.clone()).chain(damaged).collect())
 }

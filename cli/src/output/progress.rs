@@ -26,11 +26,8 @@ const BAR: &str = "{spinner:.cyan} {msg}  {bar:24.cyan/dim}  {binary_bytes}/{bin
 impl Progress {
     /// Work of which nothing is known yet but its name.
     pub(crate) fn begin(output: &Output, what: &str) -> Self {
-        let target = if output.shows_progress() {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
+        let target =
+            if output.shows_progress() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
         let progress = Self { bar, measured: AtomicBool::new(false) };
         progress.draw_as(SPINNER);

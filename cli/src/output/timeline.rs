@@ -52,7 +52,8 @@ pub(crate) fn render(view: &View, palette: Palette) -> String {
     let ends = view.phases.iter().map(Phase::end);
     let total = ends.chain([view.total]).max().unwrap_or_default();
     let names = view.phases.iter().map(|phase| phase.name.chars().count()).chain([5]).max().unwrap_or(5);
-    let mut text = palette.paint(Style::Dim, &format!("    {:names$}  {:>8}  {:>8}", "PHASE", "START", "TOOK"));
+    let mut text =
+        palette.paint(Style::Dim, &format!("    {:names$}  {:>8}  {:>8}", "PHASE", "START", "TOOK"));
     text.push('\n');
     let inside: Vec<bool> = view.phases.iter().map(|phase| is_frozen(phase, view.frozen)).collect();
     let first = inside.iter().position(|frozen| *frozen);

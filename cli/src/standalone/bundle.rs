@@ -28,9 +28,7 @@ pub(crate) struct Bundle {
 impl Bundle {
     /// Reads and checks the bundle in `dir`.
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
-        let dir = dir
-            .canonicalize()
-            .map_err(|source| Error::NoBundle { path: dir.to_owned(), source })?;
+        let dir = dir.canonicalize().map_err(|source| Error::NoBundle { path: dir.to_owned(), source })?;
         let bad = |reason: String| Error::Bundle { path: dir.clone(), reason };
         let spec = read_spec(&dir.join("config.json")).map_err(&bad)?;
         let root = spec.get("root").and_then(|root| root.get("path")).and_then(Value::as_str);

@@ -31,8 +31,11 @@ impl ConsoleSocket {
         let path = root.join(format!("tty-{}", std::process::id()));
         // A leftover of a process that had our PID.
         std::fs::remove_file(&path).ok();
-        let listener = UnixListener::bind(&path)
-            .map_err(|source| Error::Write { what: "console socket", path: path.clone(), source })?;
+        let listener = UnixListener::bind(&path).map_err(|source| Error::Write {
+            what: "console socket",
+            path: path.clone(),
+            source,
+        })?;
         Ok(Self { listener, path })
     }
 
@@ -83,10 +86,8 @@ impl RawMode {
         if !stdin.is_terminal() {
             return Ok(None);
         }
-        let failed = |errno: nix::errno::Errno| Error::System {
-            action: "prepare the terminal",
-            source: errno.into(),
-        };
+        let failed =
+            |errno: nix::errno::Errno| Error::System { action: "prepare the terminal", source: errno.into() };
         let before = tcgetattr(&stdin).map_err(failed)?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);

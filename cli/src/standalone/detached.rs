@@ -57,8 +57,11 @@ pub(crate) fn spawn(
     entry.update(|state| state.log = Some(log))?;
     let failed = |source| Error::System { action: "start the monitor of the container", source };
     let monitor_log = entry.dir().join("monitor.log");
-    let stderr = File::create(&monitor_log)
-        .map_err(|source| Error::Write { what: "log", path: monitor_log.clone(), source })?;
+    let stderr = File::create(&monitor_log).map_err(|source| Error::Write {
+        what: "log",
+        path: monitor_log.clone(),
+        source,
+    })?;
     let mut command = Command::new("/proc/self/exe");
     command.arg("--root").arg(&context.root);
     if let Some(config) = &context.config_file {
@@ -95,8 +98,7 @@ fn converse(context: &Context, child: &mut Child, request: &Request) -> std::io:
     drop(stdin);
     let cancel = context.signals.cancel();
     if let Some(event) = cancel.event() {
-        let mut fds =
-            [PollFd::new(stdout.as_fd(), PollFlags::POLLIN), PollFd::new(event, PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN), PollFd::new(event, PollFlags::POLLIN)];
         while let Err(nix::errno::Errno::EINTR) = poll(&mut fds, PollTimeout::NONE) {}
     }
     if cancel.is_cancelled() {
@@ -129,8 +131,7 @@ pub(crate) fn monitor(context: &Context, id: &str) -> Result<u8, Error> {
         .map_err(|errno| Error::System { action: "leave the session", source: errno.into() })?;
     let entry = Registry::below(&context.root).open(id)?;
     let ends = Ends::Log(entry.dir().join("log"));
-    let session =
-        Session { context, entry: &entry, begin: request.begin, ends, pid_file: request.pid_file };
+    let session = Session { context, entry: &entry, begin: request.begin, ends, pid_file: request.pid_file };
     match session.begin() {
         Ok(alive) => {
             answer(&Answer::Ready { pid: alive.pid() });

@@ -30,7 +30,7 @@ use crate::signals::Signals;
 /// A runtime that has not made a container by then will not (image-sized restores included).
 const BEGIN: Duration = Duration::from_secs(300);
 /// Tidying up after a failure is not cancelled, but bounded.
-const UNDO: Duration = Duration::from_secs(60);
+const UNDO: Duration = Duration::from_secs(300);
 
 /// How a container begins, as it is handed to a monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,8 +114,11 @@ impl Session<'_> {
         let init = Process::of(pid);
         self.entry.update(|state| state.init = init)?;
         if let Some(path) = &self.pid_file {
-            std::fs::write(path, pid.to_string())
-                .map_err(|source| Error::Write { what: "PID file", path: path.clone(), source })?;
+            std::fs::write(path, pid.to_string()).map_err(|source| Error::Write {
+                what: "PID file",
+                path: path.clone(),
+                source,
+            })?;
         }
         if self.begin == Begin::Run {
             backend.start(id, limits)?;
@@ -132,8 +135,11 @@ impl Session<'_> {
             Begin::Create | Begin::Run => Ok(backend.create(request, limits)?),
             Begin::Restore { images, tcp } => {
                 let work = self.entry.dir().join("work");
-                std::fs::create_dir_all(&work)
-                    .map_err(|source| Error::Write { what: "directory", path: work.clone(), source })?;
+                std::fs::create_dir_all(&work).map_err(|source| Error::Write {
+                    what: "directory",
+                    path: work.clone(),
+                    source,
+                })?;
                 Ok(backend.restore(request, &RestoreRequest { images, work: &work, tcp: *tcp }, limits)?)
             }
         }

@@ -53,10 +53,8 @@ pub(crate) struct State {
     pub(crate) restored_from: Option<String>,
     /// Where a detached container's output goes.
     pub(crate) log: Option<PathBuf>,
-    /// Whether the bundle was made by a restore and goes with the container.
-    pub(crate) owns_bundle: bool,
-    /// Root file system that a restore mounted and that goes with the container.
-    pub(crate) owned_dataset: Option<String>,
+    /// Whether a restore has made and mounted its root file system, which then goes with the container.
+    pub(crate) placed: bool,
 }
 
 /// A process that cannot be taken for another one.
@@ -124,8 +122,7 @@ impl State {
             exit: None,
             restored_from: None,
             log: None,
-            owns_bundle: false,
-            owned_dataset: None,
+            placed: false,
         }
     }
 

@@ -1,12 +1,13 @@
 //! `cryopod checkpoint`: a standalone container is captured here, a pod by its shim; both show the same.
 
-// mod pod;
+mod pod;
 mod standalone;
 
 use cryopod_checkpoint::id::CheckpointId;
 use cryopod_checkpoint::manifest::Manifest;
 use cryopod_checkpoint::store::Chosen;
 use serde_json::json;
+pub(crate) use standalone::tcp;
 
 use super::checkpoints::view;
 use crate::args::CheckpointArgs;
@@ -28,7 +29,7 @@ pub(crate) fn run(context: &Context, args: &CheckpointArgs) -> Result<u8, Error>
     let done = match container {
         Some(entry) => standalone::capture(context, args, &entry)?,
         None => match pods::by_name(context, &args.target)? {
-            Some(_) => return Err(Error::NotYet),
+            Some(found) => pod::capture(context, args, &found)?,
             None => return Err(Error::NoTarget { name: args.target.clone() }),
         },
     };
@@ -50,6 +51,8 @@ struct Done {
     manifest: Manifest,
     store: Chosen,
     settled: bool,
+    /// Whether it was left stopped for good.
+    stopped: bool,
     /// What to type to bring it back.
     next: String,
 }
@@ -61,8 +64,14 @@ fn render(done: &Done, palette: Palette) -> String {
     let id = palette.paint(Style::Strong, done.id.as_str());
     let mut text = format!("{id}  {}\n\n", view::mode_and_why(manifest));
     text.push_str(&timeline::render(&seen, palette));
-    text.push_str(&format!("\n  {}", timeline::summary(&seen, palette)));
-    let sizes = format!("memory {}, disk {}", units::bytes(summary.memory_bytes), units::bytes(summary.disk_bytes));
+    let summary_line = if done.stopped {
+        format!("{}, stopped for good", units::duration(seen.total))
+    } else {
+        timeline::summary(&seen, palette)
+    };
+    text.push_str(&format!("\n  {summary_line}"));
+    let sizes =
+        format!("memory {}, disk {}", units::bytes(summary.memory_bytes), units::bytes(summary.disk_bytes));
     text.push_str(&format!("; {sizes}\n"));
     let settled = if done.settled { "settled" } else { "settling in the background" };
     text.push_str(&super::fields(

@@ -1,7 +1,7 @@
 //! `cryopod checkpoints`: looks after what is stored.
 
 mod prune;
-// mod ship;
+mod ship;
 pub(crate) mod view;
 
 use std::time::Duration;
@@ -35,8 +35,8 @@ pub(crate) fn run(context: &Context, verb: &CheckpointsVerb) -> Result<u8, Error
         CheckpointsVerb::Verify(args) => verify(context, args),
         CheckpointsVerb::Delete(args) => delete(context, args),
         CheckpointsVerb::Prune(args) => prune::run(context, args),
-        CheckpointsVerb::Export(_) => Err(Error::NotYet),
-        CheckpointsVerb::Import(_) => Err(Error::NotYet),
+        CheckpointsVerb::Export(args) => ship::export(context, args),
+        CheckpointsVerb::Import(args) => ship::import(context, args),
     }
 }
 

@@ -11,7 +11,9 @@ use crate::exit;
 pub(crate) fn run(context: &Context, verb: ConfigVerb) -> Result<u8, Error> {
     let config = context.config()?;
     match verb {
-        ConfigVerb::Check => context.output.result(&json!({ "ok": true }), |_| "configuration is fine".into())?,
+        ConfigVerb::Check => {
+            context.output.result(&json!({ "ok": true }), |_| "configuration is fine".into())?;
+        }
         ConfigVerb::Dump if context.output.is_json() => context.output.json(config)?,
         ConfigVerb::Dump => context.output.text(&config.dump().map_err(Error::DumpConfig)?)?,
     }

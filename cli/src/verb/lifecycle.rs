@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cryopod_command::Limits;
 use cryopod_runtime::backend::Backend;
+use cryopod_shim::control::client::Client;
 use serde_json::json;
 
 use super::signal;
@@ -20,6 +21,8 @@ use crate::standalone::{self, detached};
 
 /// One call of a runtime; a freeze may wait for a task in the kernel.
 const CALL: Duration = Duration::from_secs(60);
+/// Deleting may move a root file system into the store first, since a checkpoint that is not settled lives on it.
+const DELETE: Duration = Duration::from_secs(300);
 
 /// `cryopod create`.
 pub(crate) fn create(context: &Context, args: &CreateArgs) -> Result<u8, Error> {
@@ -77,9 +80,23 @@ pub(crate) fn pause(context: &Context, args: &IdArgs) -> Result<u8, Error> {
 
 /// `cryopod resume`.
 pub(crate) fn resume(context: &Context, args: &IdArgs) -> Result<u8, Error> {
-    let (_, state) = in_status(context, &args.id, "resume", &[Status::Paused])?;
+    let (_, state) = match in_status(context, &args.id, "resume", &[Status::Paused]) {
+        Err(Error::IsPod { .. }) => return thaw(context, &args.id),
+        found => found?,
+    };
     context.backend(Some(&state.runtime))?.resume(&args.id, &limits(context))?;
     report(context, &args.id, Status::Running)
+}
+
+/// Ends what holds a pod frozen: for an emergency, since a shim thaws by itself on every path.
+fn thaw(context: &Context, name: &str) -> Result<u8, Error> {
+    let Some(pod) = pods::by_name(context, name)? else {
+        return Err(Error::NoTarget { name: name.to_owned() });
+    };
+    let thawed = Client::connect(&pod.socket)?.thaw()?;
+    let text = if thawed.is_empty() { "nothing was frozen".to_owned() } else { thawed.join("\n") };
+    context.output.result(&json!({ "thawed": thawed }), |_| text)?;
+    Ok(exit::OK)
 }
 
 /// `cryopod delete`: each container by itself; one that fails does not keep the others.
@@ -112,13 +129,14 @@ pub(super) fn several(mut errors: Vec<Error>, all: usize) -> Result<u8, Error> {
 }
 
 fn delete_one(context: &Context, id: &str, force: bool) -> Result<(), Error> {
-    let Some(entry) = context.registry().find(id)? else {
-        if let Some(error) = pods::refusal(context, id, "delete")? {
-            return Err(error);
-        }
-        return if force { Ok(()) } else { Err(Error::NoContainer { id: id.to_owned() }) };
+    let entry = match find(context, id, "delete") {
+        Err(Error::NoContainer { .. }) if force => return Ok(()),
+        found => found?,
     };
-    let state = State::load(entry.dir())?;
+    let state = match State::load(entry.dir()) {
+        Err(Error::StateDamaged { .. }) if force => None,
+        state => state?,
+    };
     let status = state.as_ref().map(|state| standalone::status(context, state));
     if let Some(status) = status.filter(|status| *status != Status::Stopped)
         && !force
@@ -126,7 +144,19 @@ fn delete_one(context: &Context, id: &str, force: bool) -> Result<(), Error> {
         return Err(wrong_state(id, status, "be deleted"));
     }
     need_root("delete")?;
-    standalone::dispose(context, &entry, &limits(context))
+    standalone::dispose(context, &entry, &context.signals.limits(DELETE))
+}
+
+/// A standalone container; of a pod, the error says what to use instead.
+pub(super) fn find(context: &Context, id: &str, verb: &str) -> Result<Entry, Error> {
+    match context.registry().find(id) {
+        Ok(Some(entry)) => Ok(entry),
+        // A pod may be called namespace/name, which no container can be.
+        missing => match pods::refusal(context, id, verb)? {
+            Some(refusal) => Err(refusal),
+            None => missing?.ok_or_else(|| Error::NoContainer { id: id.to_owned() }),
+        },
+    }
 }
 
 /// The container, if it is in one of these states.
@@ -136,9 +166,7 @@ pub(super) fn in_status(
     verb: &'static str,
     wanted: &[Status],
 ) -> Result<(Entry, State), Error> {
-    let Some(entry) = context.registry().find(id)? else {
-        return Err(pods::refusal(context, id, verb)?.unwrap_or(Error::NoContainer { id: id.to_owned() }));
-    };
+    let entry = find(context, id, verb)?;
     need_root(verb)?;
     let state = entry.state()?;
     let status = standalone::status(context, &state);
@@ -147,14 +175,18 @@ pub(super) fn in_status(
 
 fn wrong_state(id: &str, status: Status, verb: &'static str) -> Error {
     let advice = match (status, verb) {
-        (Status::Creating, _) => "wait until it is created, or remove it: `cryopod delete --force`".to_owned(),
+        (Status::Creating, _) => {
+            "wait until it is created, or remove it: `cryopod delete --force`".to_owned()
+        }
         (Status::Running | Status::Paused | Status::Created, "be deleted") => {
             format!("`cryopod delete --force {id}` kills it first")
         }
         (Status::Created, _) => format!("`cryopod start {id}` lets it run"),
         (Status::Running, _) => format!("it runs; `cryopod pause {id}` stops it"),
         (Status::Paused, _) => format!("`cryopod resume {id}` lets it go on"),
-        (Status::Stopped, _) => format!("`cryopod delete {id}` removes it, `cryopod restore {id}` brings it back"),
+        (Status::Stopped, _) => {
+            format!("`cryopod delete {id}` removes it, `cryopod restore {id}` brings it back")
+        }
     };
     Error::ContainerState { id: id.to_owned(), status: status.word(), verb, advice }
 }

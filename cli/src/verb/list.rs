@@ -1,5 +1,7 @@
 //! `cryopod list` and `cryopod state`: standalone containers, and the pods whose shims run.
 
+mod pod;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -68,9 +70,9 @@ pub(crate) fn list(context: &Context, args: &ListArgs) -> Result<u8, Error> {
 
 /// `cryopod state`.
 pub(crate) fn state(context: &Context, args: &IdArgs) -> Result<u8, Error> {
-    let Some(entry) = context.registry().find(&args.id)? else {
-        let refusal = pods::refusal(context, &args.id, "state")?;
-        return Err(refusal.unwrap_or(Error::NoContainer { id: args.id.clone() }));
+    let entry = match super::lifecycle::find(context, &args.id, "state") {
+        Err(Error::IsPod { .. }) => return pod::state(context, &args.id),
+        found => found?,
     };
     let view = view(context, entry.state()?);
     context.output.result(&view, |palette| describe(&view, palette))?;

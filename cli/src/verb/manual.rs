@@ -39,7 +39,8 @@ fn public() -> clap::Command {
     let full = Cli::command();
     let about = full.get_about().cloned().unwrap_or_default();
     let long = full.get_long_about().cloned().unwrap_or_default();
-    let command = clap::Command::new("cryopod").about(about).long_about(long).version(env!("CARGO_PKG_VERSION"));
+    let command =
+        clap::Command::new("cryopod").about(about).long_about(long).version(env!("CARGO_PKG_VERSION"));
     command
         .args(full.get_arguments().cloned())
         .subcommands(full.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned())

@@ -19,8 +19,8 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<u8, Error> {
     let entry = prepare(context, &args.create)?;
     let pid_file = args.create.pid_file.clone();
     if args.detach {
-        let pid = detached::spawn(context, &entry, Begin::Run, pid_file)
-            .inspect_err(|_| drop(entry.remove()))?;
+        let pid =
+            detached::spawn(context, &entry, Begin::Run, pid_file).inspect_err(|_| drop(entry.remove()))?;
         let id = entry.id();
         let value = json!({ "id": id, "status": Status::Running, "pid": pid });
         context.output.result(&value, |_| id.to_owned())?;

@@ -59,7 +59,19 @@ mod tests {
 
     #[test]
     fn what_is_no_signal_is_refused() {
-        for bad in ["", "0", "65", "-1", "SIG", "SIGNOTHING", "RTMIN+31", "RTMIN+", "RTMINX", "RTMAX+1", "SIGRTMIN-1"] {
+        for bad in [
+            "",
+            "0",
+            "65",
+            "-1",
+            "SIG",
+            "SIGNOTHING",
+            "RTMIN+31",
+            "RTMIN+",
+            "RTMINX",
+            "RTMAX+1",
+            "SIGRTMIN-1",
+        ] {
             assert!(parse(bad).is_err(), "{bad} was accepted");
         }
     }

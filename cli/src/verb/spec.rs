@@ -41,7 +41,11 @@ pub(crate) fn run(context: &Context, args: &SpecArgs) -> Result<u8, Error> {
     text.push(b'\n');
     let mut options = std::fs::OpenOptions::new();
     options.write(true);
-    if args.force { options.create(true).truncate(true) } else { options.create_new(true) };
+    if args.force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
     let written = options.open(&path).and_then(|mut file| file.write_all(&text));
     written.map_err(|source| match source.kind() {
         std::io::ErrorKind::AlreadyExists => Error::SpecExists { path: path.clone() },

@@ -43,8 +43,7 @@ pub(super) fn capture(context: &Context, args: &CheckpointArgs, entry: &Entry) -
     let config = context.config()?;
     let version = backend.version(&limits)?;
     let pid = state.init.map_or(0, |init| init.pid);
-    let running =
-        Running { id: entry.id(), bundle: &state.bundle, rootfs: Some(&state.rootfs), pid };
+    let running = Running { id: entry.id(), bundle: &state.bundle, rootfs: Some(&state.rootfs), pid };
     let members = members::describe(&[running], backend.as_ref(), &version, &config.volumes)?;
     let node = node_facts::read(&config.criu.path, &limits);
     let mut options = CaptureOptions::new(node, &progress);
@@ -69,6 +68,7 @@ pub(super) fn capture(context: &Context, args: &CheckpointArgs, entry: &Entry) -
         manifest: captured.manifest,
         store: opened.chosen,
         settled,
+        stopped: args.exit,
     })
 }
 

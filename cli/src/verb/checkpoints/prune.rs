@@ -27,8 +27,7 @@ pub(super) fn run(context: &Context, args: &PruneArgs) -> Result<u8, Error> {
             Err(error) => errors.push(Error::from(error)),
         }
     }
-    let keep: Vec<_> =
-        done.keep.iter().map(|(id, reason)| json!({ "id": id, "reason": reason })).collect();
+    let keep: Vec<_> = done.keep.iter().map(|(id, reason)| json!({ "id": id, "reason": reason })).collect();
     let value = json!({ "dry_run": args.dry_run, "keep": keep, "delete": done.delete });
     context.output.result(&value, |palette| render(&done, args.dry_run, palette))?;
     several(errors, plan.delete.len())
@@ -57,7 +56,10 @@ fn render(plan: &Plan, dry_run: bool, palette: Palette) -> String {
     }
     let mut text = table.render(palette);
     let (kept, gone) = (plan.keep.len(), plan.delete.len());
-    text.push_str(&format!("\n{kept} kept, {gone} {}\n", if dry_run { "would be deleted" } else { "deleted" }));
+    text.push_str(&format!(
+        "\n{kept} kept, {gone} {}\n",
+        if dry_run { "would be deleted" } else { "deleted" }
+    ));
     text
 }
 

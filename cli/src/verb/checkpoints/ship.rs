@@ -8,7 +8,7 @@ use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use cryopod_checkpoint::ship;
+use cryopod_checkpoint::ship::{self, ExportOptions, ImportOptions};
 use serde_json::json;
 
 use super::{LOOK, WHOLE, find};
@@ -32,17 +32,17 @@ pub(super) fn export(context: &Context, args: &ExportArgs) -> Result<u8, Error> 
     let id = find(context, &args.id, None, &context.signals.limits(LOOK))?.id;
     let limits = context.signals.limits(WHOLE);
     let store = context.open_store(&limits)?.store;
+    let options = ExportOptions { bases: !args.without_bases };
     let progress = Progress::begin(&context.output, &format!("exporting {id}"));
     if to_stdout {
-        let mut stdout = Counter::new(BufWriter::with_capacity(BUFFER, io::stdout()));
-        ship::export(&store, &id, &mut stdout, &progress, &limits)?;
+        let mut stdout = BufWriter::with_capacity(BUFFER, io::stdout());
+        ship::export(&store, &id, &mut stdout, options, &progress, &limits)?;
         stdout.flush().map_err(Error::Stdout)?;
         return Ok(exit::OK);
     }
     let part = Part::begin(&args.file)?;
-    let mut file = Counter::new(BufWriter::with_capacity(BUFFER, part.file()?));
-    ship::export(&store, &id, &mut file, &progress, &limits)?;
-    let bytes = file.count;
+    let mut file = BufWriter::with_capacity(BUFFER, part.file()?);
+    let bytes = ship::export(&store, &id, &mut file, options, &progress, &limits)?.bytes;
     file.flush().map_err(|source| part.failed(source))?;
     drop(file);
     part.finish()?;
@@ -65,13 +65,17 @@ pub(super) fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> 
     let source: Box<dyn Read + Send> = if from_stdin {
         Box::new(io::stdin())
     } else {
-        let file = File::open(&args.file)
-            .map_err(|source| Error::Read { what: "export", path: args.file.clone(), source })?;
+        let file = File::open(&args.file).map_err(|source| Error::Read {
+            what: "export",
+            path: args.file.clone(),
+            source,
+        })?;
         Box::new(file)
     };
+    let options = ImportOptions { trusted: args.trusted };
     let progress = Progress::begin(&context.output, "importing");
     let mut source = Counter::new(source);
-    let id = ship::import(&store, &journal, &mut source, &progress, &limits)?;
+    let id = ship::import(&store, &journal, &mut source, options, &progress, &limits)?;
     drop(progress);
     let value = json!({ "id": id, "bytes": source.count });
     context.output.result(&value, |_| id.to_string())?;
@@ -105,7 +109,9 @@ impl Part {
     /// On disk, then under its name.
     fn finish(mut self) -> Result<(), Error> {
         let synced = File::open(&self.path).and_then(|file| file.sync_all());
-        synced.and_then(|()| std::fs::rename(&self.path, &self.target)).map_err(|source| self.failed(source))?;
+        synced
+            .and_then(|()| std::fs::rename(&self.path, &self.target))
+            .map_err(|source| self.failed(source))?;
         self.finished = true;
         Ok(())
     }
@@ -123,7 +129,7 @@ impl Drop for Part {
     }
 }
 
-/// Counts what passes.
+/// Counts what was read.
 struct Counter<T> {
     inner: T,
     count: u64,
@@ -132,18 +138,6 @@ struct Counter<T> {
 impl<T> Counter<T> {
     fn new(inner: T) -> Self {
         Self { inner, count: 0 }
-    }
-}
-
-impl<T: Write> Write for Counter<T> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.count += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }
 

@@ -101,7 +101,8 @@ pub(crate) fn mode_and_why(manifest: &Manifest) -> String {
 fn member(record: &MemberRecord, palette: Palette) -> String {
     let member = &record.member;
     let title = palette.paint(Style::Strong, &printable(&member.name));
-    let image = if member.image.is_empty() { String::new() } else { format!(", {}", printable(&member.image)) };
+    let image =
+        if member.image.is_empty() { String::new() } else { format!(", {}", printable(&member.image)) };
     let mut text = format!("\n{title}  {}{image}\n", printable(&member.runtime));
     if let Some(memory) = &record.memory {
         let bytes: u64 = memory.files.iter().map(|file| file.size).sum();
@@ -158,7 +159,8 @@ mod tests {
 
     #[test]
     fn the_list_shows_whose_it_is_and_whether_it_stands_alone() {
-        let settling = CheckpointInfo { settled: false, held: true, ..info("web-2", "default", "web", 6_400) };
+        let settling =
+            CheckpointInfo { settled: false, held: true, ..info("web-2", "default", "web", 6_400) };
         let now = Timestamp::from_second(10_000).unwrap();
         let shown = list(&[settling, info("counter-1", "", "counter", 9_990)], now, Palette::new(false));
         let expected = "ID         POD          MODE   AGE   MEMORY     DISK  STATE\n\

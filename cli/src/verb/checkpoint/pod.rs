@@ -1,0 +1,69 @@
+//! Captures a running pod, or one container of it, through its shim.
+//!
+//! The work is the shim's, so an interrupted command closes the connection: that ends the capture, and the pod runs on.
+
+use std::time::Duration;
+
+use cryopod_checkpoint::id::CheckpointId;
+use cryopod_checkpoint::manifest::Manifest;
+use cryopod_checkpoint::progress::Progress as _;
+use cryopod_shim::control::api;
+use cryopod_shim::control::client::Client;
+
+use super::Done;
+use crate::args::{CheckpointArgs, ModeArg, TcpArg};
+use crate::context::Context;
+use crate::error::{Error, pod_advice};
+use crate::output::progress::Progress;
+use crate::pods::Pod;
+use crate::settling;
+use crate::verb::checkpoints::LOOK;
+
+/// Asks the shim and waits for its answer.
+pub(super) fn capture(context: &Context, args: &CheckpointArgs, pod: &Pod) -> Result<Done, Error> {
+    // A wrong id is said here, before a pod is asked.
+    let wanted =
+        args.id.as_deref().map(str::parse::<CheckpointId>).transpose().map_err(Error::CheckpointName)?;
+    let progress = Progress::begin(&context.output, "asking the shim");
+    let limits = context.signals.limits(Duration::from_secs(args.timeout));
+    let mut show = |seen: &api::ProgressResponse| {
+        progress.step(&seen.phase);
+        if seen.total_bytes > 0 {
+            progress.bytes(seen.done_bytes, Some(seen.total_bytes));
+        }
+    };
+    let client = Client::connect(&pod.socket)?;
+    let answer = client.checkpoint(&request(args, wanted.as_ref()), &mut show, &limits)?;
+    drop(progress);
+    let manifest = Manifest::parse(&answer.manifest).map_err(Error::Manifest)?;
+    let limits = context.signals.limits(LOOK);
+    let opened = context.open_store(&limits)?;
+    let id = manifest.id.clone();
+    let settled = match args.wait {
+        true => settling::begin(context, &opened, &id, true)?,
+        // The shim has begun it.
+        false => opened.store.info(&id, &limits).is_ok_and(|info| info.settled),
+    };
+    let next = pod_advice(id.as_str());
+    Ok(Done { id, manifest, store: opened.chosen, settled, stopped: args.exit, next })
+}
+
+fn request(args: &CheckpointArgs, id: Option<&CheckpointId>) -> api::CheckpointRequest {
+    let mut request = api::CheckpointRequest::new();
+    request.container = args.container.clone().unwrap_or_default();
+    request.id = id.map(ToString::to_string).unwrap_or_default();
+    request.exit = args.exit;
+    request.labels = args.labels.iter().cloned().collect();
+    request.mode = match args.mode {
+        ModeArg::Auto => "auto",
+        ModeArg::Full => "full",
+        ModeArg::Disk => "disk",
+    }
+    .to_owned();
+    request.tcp = match args.tcp {
+        TcpArg::Keep => "keep",
+        TcpArg::Close => "close",
+    }
+    .to_owned();
+    request
+}
