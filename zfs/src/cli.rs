@@ -57,6 +57,13 @@ impl Cli {
         &self.version
     }
 
+    /// The same, reading tables where it would read JSON: as with tools before 2.3, for tests of that way.
+    #[must_use]
+    pub fn reading_tables(mut self) -> Self {
+        self.version.number = self.version.number.min((2, 2));
+        self
+    }
+
     /// The same with the library for what it does better.
     pub(crate) fn with_library(self, library: Library) -> Self {
         Self { library: Some(Arc::new(library)), ..self }

@@ -318,7 +318,10 @@ fn no_stream(b: &Bench<'_>) -> Result<(), Failure> {
 }
 
 fn quota(b: &Bench<'_>) -> Result<(), Failure> {
-    let (_, s1) = source(b)?;
+    // A quota is enforced from one transaction group to the next, so the stream has to last for several.
+    let a = b.filesystem("a")?;
+    b.write_noise(&a, "noise", 8 * NOISE)?;
+    let s1 = b.snapshot(&a, "s1")?;
     let small = b.filesystem_with("small", Properties::new().with("quota", "300K"))?;
     let request = ReceiveRequest { resumable: false, ..ReceiveRequest::new(&small.child("copy")?) };
     let error = refused(b.zfs.copy(&SendRequest::full(&s1), &request, &b.limits), "no-space")?;
