@@ -17,6 +17,8 @@ use crate::progress::{Step, say};
 const SOURCES: &str = "/etc/apt/sources.list.d/cryopod.sources";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const OLDEST_QEMU: u32 = 8;
+/// From 1.21 on, a Go fetches the version that a go.mod asks for.
+const OLDEST_GO: u32 = 21;
 
 /// A program, and the package that has it.
 const NEEDED: &[(&str, &str)] = &[
@@ -70,8 +72,7 @@ pub(crate) fn prepare(cache: &Cache) -> Result<(), Error> {
     if qemu_major().is_none_or(|major| major < OLDEST_QEMU) {
         newer.extend(["qemu-system-x86", "qemu-utils"]);
     }
-    if !has("go") {
-        // Only the starter matters: it fetches the version that a go.mod asks for.
+    if go_minor().is_none_or(|minor| minor < OLDEST_GO) {
         newer.push("golang-go");
     }
     if packages.is_empty() && newer.is_empty() {
@@ -115,6 +116,12 @@ fn qemu_major() -> Option<u32> {
     let output = Command::new("qemu-system-x86_64").arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.split("version ").nth(1)?.split('.').next()?.parse().ok()
+}
+
+fn go_minor() -> Option<u32> {
+    let output = Command::new("go").arg("version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split("go1.").nth(1)?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 fn release() -> Option<String> {

@@ -94,6 +94,8 @@ impl Tools {
             let go = |arguments: &[&str]| {
                 let mut command = Command::new("go");
                 command.current_dir(&module).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly");
+                // Debian's Go stays with itself unless it is told otherwise.
+                command.env("GOTOOLCHAIN", "auto");
                 command.args(arguments);
                 process::logged(command, &step, &format!("compiling {}", self.name), &log)
             };
