@@ -88,3 +88,88 @@ pub(super) fn stopped(op: Op, stop: Stop, after: Duration) -> Error {
         Stop::Cancelled => Error::Cancelled { op },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bytes, DatasetName, Health, MountHolder, Properties, Zfs};
+
+    fn fake() -> (Fake, DatasetName) {
+        let fake = Fake::new(&["tank"]).unwrap();
+        let name: DatasetName = "tank/a".parse().unwrap();
+        create(&fake, &name).unwrap();
+        (fake, name)
+    }
+
+    fn create(fake: &Fake, name: &DatasetName) -> Result<(), Error> {
+        fake.create(&crate::CreateRequest::filesystem(name, Properties::new()), &Limits::none())
+    }
+
+    fn snapshot(fake: &Fake, name: &DatasetName, leaf: &str) -> Result<(), Error> {
+        fake.snapshot_set(&[name.snapshot(leaf).unwrap()], &Properties::new(), &Limits::none())
+    }
+
+    #[test]
+    fn the_call_that_was_planned_fails_and_no_other() {
+        let (fake, name) = fake();
+        fake.inject(Some("snapshot"), 1, Fault::Fail(Box::new(|op| Error::NoSpace { op, quota: false })));
+        snapshot(&fake, &name, "one").unwrap();
+        let error = snapshot(&fake, &name, "two").unwrap_err();
+        assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+        assert!(fake.snapshot(&name.snapshot("two").unwrap(), &Limits::none()).unwrap().is_none());
+        snapshot(&fake, &name, "two").unwrap();
+        let calls = fake.calls();
+        assert_eq!(calls.iter().filter(|call| *call == "snapshot tank/a@two").count(), 2, "{calls:?}");
+    }
+
+    #[test]
+    fn a_lost_reply_took_effect() {
+        let (fake, name) = fake();
+        fake.inject(None, 0, Fault::LoseReply);
+        assert!(matches!(snapshot(&fake, &name, "s").unwrap_err(), Error::Unknown { .. }));
+        assert!(fake.snapshot(&name.snapshot("s").unwrap(), &Limits::none()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_hanging_call_ends_with_its_limits() {
+        let (fake, name) = fake();
+        fake.inject(Some("destroy"), 0, Fault::Hang);
+        let error = fake.destroy(&name, false, &Limits::within(Duration::from_millis(50))).unwrap_err();
+        assert!(matches!(error, Error::Deadline { .. }), "{error}");
+        fake.destroy(&name, false, &Limits::none()).unwrap();
+    }
+
+    #[test]
+    fn pools_can_be_full_suspended_read_only_and_away() {
+        let (fake, name) = fake();
+        let pool = name.pool();
+        let kind = |result: Result<(), Error>| result.unwrap_err().kind();
+        fake.set_pool_size(&pool, Bytes(1));
+        assert_eq!(kind(snapshot(&fake, &name, "s")), "no-space");
+        fake.set_pool_size(&pool, Bytes(1 << 30));
+        fake.suspend(&pool, true);
+        assert_eq!(kind(snapshot(&fake, &name, "s")), "pool-suspended");
+        assert_eq!(fake.pool_status(&pool, &Limits::none()).unwrap().health, Health::Suspended);
+        fake.suspend(&pool, false);
+        fake.set_read_only(&pool, true);
+        assert_eq!(kind(snapshot(&fake, &name, "s")), "read-only");
+        fake.set_read_only(&pool, false);
+        fake.set_imported(&pool, false);
+        assert_eq!(kind(snapshot(&fake, &name, "s")), "pool-missing");
+        assert_eq!(fake.dataset(&name, &Limits::none()).unwrap_err().kind(), "pool-missing");
+        fake.set_imported(&pool, true);
+        snapshot(&fake, &name, "s").unwrap();
+    }
+
+    #[test]
+    fn a_pinned_dataset_is_busy_and_says_by_whom() {
+        let (fake, name) = fake();
+        let holder =
+            MountHolder { pid: 7, process: "leaky".to_owned(), mount_point: "/proc/7/root/x".to_owned() };
+        fake.pin(&name, holder);
+        let error = fake.destroy(&name, true, &Limits::none()).unwrap_err();
+        assert!(error.is_busy() && error.to_string().contains("pid 7 leaky"), "{error}");
+        fake.unpin(&name);
+        fake.destroy(&name, true, &Limits::none()).unwrap();
+    }
+}
