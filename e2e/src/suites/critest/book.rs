@@ -82,7 +82,7 @@ impl Book {
             for handler in handlers {
                 let all = self.entries.values().filter_map(|of| of.get(handler));
                 if row == "minutes" {
-                    _ = write!(out, " {:.1} |", all.map(|e| e.seconds).sum::<f64>() / 60.0);
+                    _ = write!(out, " {:.1} |", all.map(|e| e.seconds).fold(0.0, |sum, s| sum + s) / 60.0);
                 } else {
                     _ = write!(out, " {} |", all.filter(|e| word(e.standing) == row).count());
                 }
