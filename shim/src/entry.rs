@@ -8,6 +8,7 @@ use cryopod_runtime::criu::hook;
 use crate::args::{self, Invocation};
 use crate::backends::Configured;
 use crate::capture::settling;
+use crate::sandbox::holder;
 use crate::{delete, info, server, spawn, sys};
 
 /// Runs the binary. Errors go to stderr, which containerd shows with the failed call.
@@ -15,6 +16,9 @@ pub fn main() -> ExitCode {
     if hook::is_hook() {
         // CRIU calls this binary during a dump.
         return if hook::main() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if std::env::args_os().nth(1).is_some_and(|word| word == holder::ACTION) {
+        return holder::main();
     }
     sys::tune_allocator();
     let invocation = match args::parse(std::env::args().skip(1), |name| std::env::var(name).ok()) {

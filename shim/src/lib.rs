@@ -30,6 +30,7 @@ mod pod;
 mod process;
 mod proto;
 mod rpc;
+mod sandbox;
 mod server;
 mod socket;
 mod spawn;

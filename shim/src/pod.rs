@@ -1,7 +1,7 @@
 //! The pod that this shim serves: its containers, and when the shim may go.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cryopod_checkpoint::capture::Captured;
@@ -20,6 +20,7 @@ use crate::error::TaskError;
 use crate::error::blocking;
 use crate::process::state::State;
 use crate::rpc::Failure;
+use crate::sandbox::{Sandbox, SandboxError};
 
 /// Opening the store asks the pool a few questions.
 const OPEN_WITHIN: Duration = Duration::from_secs(60);
@@ -30,6 +31,7 @@ pub struct Pod {
     backends: Box<dyn Backends>,
     containers: Mutex<Containers>,
     watch: Arc<Watch>,
+    sandbox: OnceLock<Arc<Sandbox>>,
     quit: watch::Sender<bool>,
 }
 
@@ -50,6 +52,7 @@ impl Pod {
             backends,
             containers: Mutex::default(),
             watch: Arc::default(),
+            sandbox: OnceLock::new(),
             quit: watch::Sender::new(false),
         })
     }
@@ -76,6 +79,19 @@ impl Pod {
 
     fn any(&self, id: &str) -> Option<Arc<Container>> {
         self.containers().by_id.get(id).cloned()
+    }
+
+    /// The sandbox, if it was made through the Sandbox API.
+    pub fn sandbox(&self) -> Option<Arc<Sandbox>> {
+        self.sandbox.get().cloned()
+    }
+
+    /// Takes the sandbox that was made through the Sandbox API.
+    ///
+    /// # Errors
+    /// When there is one already.
+    pub fn set_sandbox(&self, sandbox: Arc<Sandbox>) -> Result<(), SandboxError> {
+        self.sandbox.set(sandbox).map_err(|second| SandboxError::Exists(second.id().to_owned()))
     }
 
     /// Progress of a running capture.
@@ -222,7 +238,8 @@ impl Pod {
     pub fn shut_down_if_empty(&self) -> bool {
         {
             let mut containers = self.containers();
-            if !containers.by_id.is_empty() {
+            let sandbox = self.sandbox.get().is_some_and(|sandbox| sandbox.is_active());
+            if sandbox || !containers.by_id.is_empty() {
                 return false;
             }
             containers.closed = true;
@@ -248,6 +265,9 @@ impl Pod {
             if let Err(error) = self.delete(&container.id, "").await {
                 tracing::warn!(id = container.id, %error, kind = ?error.kind(), "not removed at shutdown");
             }
+        }
+        if let Some(sandbox) = self.sandbox.get() {
+            sandbox.stop().await;
         }
         self.quit.send_replace(true);
     }

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use containerd_shim_protos::sandbox_async::create_sandbox;
 use containerd_shim_protos::shim_async::create_task;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +26,7 @@ use crate::events::Publisher;
 use crate::exits::{self, Registry};
 use crate::pod::Pod;
 use crate::proto::control_ttrpc::create_control;
+use crate::sandbox::SandboxService;
 use crate::spawn::{READY, READY_FD, SOCKET_FD};
 use crate::task::TaskService;
 use crate::{log, socket, sys};
@@ -139,6 +141,7 @@ fn run(
 pub fn services(pod: &Arc<Pod>) -> Server {
     Server::new()
         .register_service(create_task(Arc::new(TaskService { pod: pod.clone() })))
+        .register_service(create_sandbox(Arc::new(SandboxService { pod: pod.clone() })))
         .register_service(create_control(Arc::new(ControlService { pod: pod.clone() })))
 }
 

@@ -151,6 +151,13 @@ pub(crate) fn prepare_child(command: &mut Command, fds: &[BorrowedFd<'_>], sessi
     unsafe { command.pre_exec(hook) };
 }
 
+/// Forks; the child's PID in the parent, `None` in the child. For a process with one thread only.
+pub(crate) fn fork() -> io::Result<Option<u32>> {
+    // SAFETY: the only caller is the namespace holder, which never has a second thread.
+    let pid = check(libc::c_long::from(unsafe { libc::fork() }))?;
+    Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0))
+}
+
 /// Takes ownership of a descriptor that was inherited at a known number, e.g. 3.
 ///
 /// Fails when it is not open. Call once per number, before anything else may have opened it.

@@ -54,6 +54,13 @@ fn packed<M: protobuf::MessageFull>(message: &M) -> Result<Any, TaskError> {
     any(message).map_err(|error| TaskError::Malformed { what: "the answer", reason: error.to_string() })
 }
 
+impl TaskService {
+    /// PID of the process that stands for a sandbox made through the Sandbox API; containerd asks for it as for a task.
+    fn sandbox_pid(&self, id: &str) -> Option<u32> {
+        self.pod.sandbox().filter(|sandbox| sandbox.id() == id).map(|sandbox| sandbox.seen().pid)
+    }
+}
+
 #[async_trait]
 impl Task for TaskService {
     async fn state(&self, _: &TtrpcContext, request: api::StateRequest) -> ttrpc::Result<api::StateResponse> {
@@ -133,6 +140,10 @@ impl Task for TaskService {
     async fn pids(&self, _: &TtrpcContext, request: api::PidsRequest) -> ttrpc::Result<api::PidsResponse> {
         let answer = async {
             let mut response = api::PidsResponse::new();
+            if let Some(pid) = self.sandbox_pid(&request.id) {
+                response.processes.push(ProcessInfo { pid, ..ProcessInfo::default() });
+                return Ok(response);
+            }
             for (pid, exec) in self.pod.container(&request.id)?.pids().await? {
                 let mut process = ProcessInfo::new();
                 process.pid = pid;
@@ -268,7 +279,10 @@ impl Task for TaskService {
         let mut response = api::ConnectResponse::new();
         response.shim_pid = std::process::id();
         // An unknown id is no error: containerd would drop the sandbox of a shim that fails here.
-        response.task_pid = self.pod.container(&request.id).map_or(0, |container| container.pid());
+        response.task_pid = match self.pod.container(&request.id) {
+            Ok(container) => container.pid(),
+            Err(_) => self.sandbox_pid(&request.id).unwrap_or(0),
+        };
         response.version = env!("CARGO_PKG_VERSION").to_owned();
         Ok(response)
     }

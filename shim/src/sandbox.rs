@@ -1,0 +1,243 @@
+//! The sandbox of `sandboxer = "shim"`: namespaces without a pause container.
+//!
+//! A tiny process of this same binary ([`holder`]) keeps the pod's network, IPC, UTS and, if shared, PID namespace
+//! alive; CRI names them to each container as `/proc/<holder>/ns/…`. What the pause container's controller would put
+//! on disk (hosts, resolv.conf, hostname, /dev/shm) is made by [`files`] where CRI looks for it.
+
+pub(crate) mod files;
+pub(crate) mod holder;
+pub(crate) mod plan;
+mod service;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use cryopod_checkpoint::kind::Kind;
+use cryopod_runtime::cgroup::Cgroup;
+use tokio::sync::watch;
+
+use crate::bundle::{BundleError, State as BundleState};
+use crate::error::{TaskError, blocking};
+use crate::exits::{self, Child, Exit, Registry};
+use crate::rpc::Failure;
+use files::Files;
+use plan::{Plan, PlanError};
+pub(crate) use service::SandboxService;
+
+/// The holder ends at once when it is killed.
+const HOLDER_ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// A request about the sandbox failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The shim serves another one, or none yet.
+    #[error("sandbox {0} does not exist in this shim")]
+    Unknown(String),
+    /// There is one already.
+    #[error("sandbox {0} exists already")]
+    Exists(String),
+    /// Start before Create, twice, or after Stop.
+    #[error("sandbox {id} is {state}")]
+    State {
+        /// Sandbox id.
+        id: String,
+        /// `not started`, `started`, `stopped`.
+        state: &'static str,
+    },
+    /// The configuration cannot be served.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Files for the pod cannot be made.
+    #[error("make {path}: {source}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The process that holds the namespaces cannot be started.
+    #[error("start the namespace holder: {0}")]
+    Holder(String),
+    /// Bundle files.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// Containers of the pod.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+impl Failure for SandboxError {
+    fn kind(&self) -> Kind {
+        match self {
+            SandboxError::Unknown(_) => Kind::NotFound,
+            SandboxError::Exists(_) => Kind::AlreadyExists,
+            SandboxError::State { .. } => Kind::FailedPrecondition,
+            SandboxError::Plan(error) => error.kind(),
+            SandboxError::File { .. } | SandboxError::Holder(_) | SandboxError::Bundle(_) => Kind::Internal,
+            SandboxError::Task(error) => error.kind(),
+        }
+    }
+}
+
+/// A sandbox made through the Sandbox API.
+pub struct Sandbox {
+    id: String,
+    namespace: String,
+    bundle: PathBuf,
+    plan: Plan,
+    files: Files,
+    inner: Mutex<Inner>,
+    done: watch::Sender<Option<Exit>>,
+}
+
+/// Guarded by `Sandbox::inner`, held for moments.
+struct Inner {
+    phase: Phase,
+    child: Option<Arc<Child>>,
+    created_at: SystemTime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Created,
+    Starting,
+    Ready,
+    Stopped,
+}
+
+/// What can be seen of a sandbox.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// Whether its namespaces are there.
+    pub ready: bool,
+    /// PID of the holder; 0 before the start.
+    pub pid: u32,
+    /// When it was started.
+    pub created_at: SystemTime,
+    /// When and how it ended.
+    pub exit: Option<Exit>,
+}
+
+impl Sandbox {
+    /// A sandbox that is not started.
+    pub fn new(id: &str, namespace: &str, bundle: PathBuf, plan: Plan, files: Files) -> Arc<Self> {
+        Arc::new(Self {
+            id: id.to_owned(),
+            namespace: namespace.to_owned(),
+            bundle,
+            plan,
+            files,
+            inner: Mutex::new(Inner { phase: Phase::Created, child: None, created_at: SystemTime::now() }),
+            done: watch::Sender::new(None),
+        })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Plain assignments only, so a panic leaves nothing half done.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// cgroup of the pod, if CRI gave one.
+    pub fn cgroup(&self) -> Option<&Cgroup> {
+        self.plan.cgroup.as_ref()
+    }
+
+    /// Whether it still keeps the shim alive.
+    pub fn is_active(&self) -> bool {
+        self.inner().phase != Phase::Stopped
+    }
+
+    /// Makes files and namespaces.
+    ///
+    /// # Errors
+    /// See [`SandboxError`]; then nothing of it is left.
+    pub async fn start(self: &Arc<Self>, registry: &Registry) -> Result<Seen, SandboxError> {
+        {
+            let mut inner = self.inner();
+            if inner.phase != Phase::Created {
+                let state = if inner.phase == Phase::Stopped { "stopped" } else { "started" };
+                return Err(SandboxError::State { id: self.id.clone(), state });
+            }
+            inner.phase = Phase::Starting;
+        }
+        let this = self.clone();
+        let held = blocking(move || Ok::<_, TaskError>(this.make())).await;
+        let child = match held.map_err(SandboxError::from).and_then(|made| made).and_then(|pid| {
+            Child::open(pid, registry).map_err(|error| SandboxError::Holder(error.to_string()))
+        }) {
+            Ok(child) => Arc::new(child),
+            Err(error) => {
+                self.files.remove();
+                self.inner().phase = Phase::Stopped;
+                return Err(error);
+            }
+        };
+        {
+            let mut inner = self.inner();
+            inner.phase = Phase::Ready;
+            inner.child = Some(child.clone());
+            inner.created_at = SystemTime::now();
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            let exit = child.ended().await;
+            this.inner().phase = Phase::Stopped;
+            this.done.send_replace(Some(exit));
+        });
+        Ok(self.seen())
+    }
+
+    /// Files first, then the process that the note for `delete` names. Blocks.
+    fn make(&self) -> Result<u32, SandboxError> {
+        self.files.make()?;
+        let pid = holder::spawn(&self.plan.holder).map_err(SandboxError::Holder)?;
+        let state = BundleState {
+            pid,
+            pid_started: exits::start_time(pid).unwrap_or(0),
+            ..BundleState::new(&self.id, &self.namespace, &self.id)
+        };
+        state.write(&self.bundle)?;
+        Ok(pid)
+    }
+
+    /// What can be seen of it now.
+    pub fn seen(&self) -> Seen {
+        let inner = self.inner();
+        Seen {
+            ready: inner.phase == Phase::Ready,
+            pid: inner.child.as_ref().map_or(0, |child| child.pid()),
+            created_at: inner.created_at,
+            exit: *self.done.borrow(),
+        }
+    }
+
+    /// Becomes `Some` when the namespaces are gone.
+    pub fn done(&self) -> watch::Receiver<Option<Exit>> {
+        self.done.subscribe()
+    }
+
+    /// Lets go of namespaces and files. Idempotent.
+    pub async fn stop(&self) {
+        let child = self.inner().child.clone();
+        match child {
+            Some(child) => {
+                child.signal(libc::SIGKILL).ok();
+                let mut done = self.done();
+                if tokio::time::timeout(HOLDER_ENDS_WITHIN, done.wait_for(Option::is_some)).await.is_err() {
+                    tracing::error!(pid = child.pid(), "the namespace holder does not end");
+                }
+            }
+            None => {
+                self.inner().phase = Phase::Stopped;
+                self.done.send_replace(Some(Exit { status: 0, at: SystemTime::now() }));
+            }
+        }
+        self.files.remove();
+    }
+}
