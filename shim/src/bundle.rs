@@ -210,6 +210,10 @@ pub struct State {
     pub captured: bool,
     /// Whether the store made a root for it.
     pub placed: bool,
+    /// Configuration file that the runtime options named, to find the store again.
+    pub config_file: Option<PathBuf>,
+    /// Configuration text of the runtime options.
+    pub config_body: Option<String>,
 }
 
 impl State {
@@ -229,6 +233,8 @@ impl State {
             dataset: String::new(),
             captured: false,
             placed: false,
+            config_file: None,
+            config_body: None,
         }
     }
 

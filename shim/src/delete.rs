@@ -9,17 +9,23 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use containerd_shim_protos::shim::shim::DeleteResponse;
+use cryopod_checkpoint::restore;
 use cryopod_command::Limits;
+use cryopod_runtime::config::Sources;
 use protobuf::Message;
 
 use crate::args::Args;
 use crate::bundle::State;
+use crate::capture::{DoorError, Node, cri};
 use crate::events::timestamp;
 use crate::exits::{Exit, start_time};
 use crate::{backends, mounts, sys};
 
 /// containerd waits 5 s (`io.containerd.timeout.shim.cleanup`); unmounting and answering come after this.
 const RUNTIME_WITHIN: Duration = Duration::from_secs(3);
+
+/// The pool answers within a fraction of this; what is not done by then is left to recovery.
+const STORE_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long a shim that containerd gave up may take to end by itself.
 const SHIM_WITHIN: Duration = Duration::from_secs(1);
@@ -96,7 +102,29 @@ fn clean(id: &str, bundle: &Path, warn: &mut dyn FnMut(String)) -> u32 {
     if let Err(error) = mounts::unmount_all(&bundle.join("rootfs")) {
         warn(error.to_string());
     }
+    if let Some(state) = state.filter(|state| state.captured || state.placed)
+        && let Err(error) = release(&state)
+    {
+        warn(format!("{error}; the next recovery goes on with it"));
+    }
     pid
+}
+
+/// What a capture or restore of the dead shim left: a swapped dataset gets its name back, a dataset that checkpoints
+/// still need moves into the store, a root that the store made goes away.
+fn release(state: &State) -> Result<(), DoorError> {
+    let limits = Limits::within(STORE_WITHIN);
+    let sources =
+        Sources { file: state.config_file.clone(), body: state.config_body.clone(), ..Sources::default() };
+    let node = Node::open(&sources, &limits)?;
+    node.recover(&limits);
+    if state.captured && !state.dataset.is_empty() {
+        cri::release(&node, &state.dataset.parse().map_err(DoorError::StoreRoot)?, &limits)?;
+    }
+    if state.placed {
+        restore::forget(&node.store, &state.id, &limits)?;
+    }
+    Ok(())
 }
 
 /// Signals a process that may have ended long ago, and waits until it is gone.

@@ -20,6 +20,7 @@ pub mod entry;
 mod error;
 mod events;
 mod exits;
+mod idle;
 mod info;
 mod io;
 mod log;

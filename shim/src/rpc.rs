@@ -6,6 +6,7 @@
 
 use std::future::Future;
 
+use crate::idle;
 use cryopod_checkpoint::kind::Kind;
 use cryopod_command::Cancel;
 use tracing::Instrument;
@@ -89,7 +90,9 @@ where
         }
         result
     };
-    match tokio::spawn(work.instrument(span)).await {
+    let ended = tokio::spawn(work.instrument(span)).await;
+    idle::hint();
+    match ended {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(status(&error)),
         Err(error) => {

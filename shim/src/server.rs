@@ -29,7 +29,7 @@ use crate::proto::control_ttrpc::create_control;
 use crate::sandbox::SandboxService;
 use crate::spawn::{READY, READY_FD, SOCKET_FD};
 use crate::task::TaskService;
-use crate::{log, socket, sys};
+use crate::{idle, log, socket, sys};
 
 /// Blocking calls run in threads that end after a moment of idleness: a thread costs resident memory.
 const THREAD_IDLE: Duration = Duration::from_secs(1);
@@ -127,6 +127,7 @@ fn run(
         ready.write_all(READY).map_err(setup("tell `start`"))?;
         *ready = File::open("/dev/null").map_err(setup("tell `start`"))?;
         tracing::info!(pid = std::process::id(), "serving");
+        tokio::spawn(idle::trim());
         tokio::spawn(exits::sweep_strangers(pod.shared().registry.clone()));
         until_ended(&pod).await;
         finish(&pod, &mut server).await;

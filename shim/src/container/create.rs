@@ -69,6 +69,8 @@ impl Container {
         let dataset: Option<DatasetName> = root.and_then(|mount| mount.source.parse().ok());
         let bundle_state = BundleState {
             runtime: chosen.note.clone(),
+            config_file: chosen.sources.file.clone(),
+            config_body: chosen.sources.body.clone(),
             dataset: dataset.as_ref().map(ToString::to_string).unwrap_or_default(),
             ..BundleState::new(&new.id, &shared.namespace, &shared.group)
         };
