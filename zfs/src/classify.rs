@@ -264,9 +264,11 @@ mod tests {
             "resume-exists",
         ), // *
         ("cannot create 'tank/a': pool I/O is currently suspended", "pool-suspended"), // *
-        ("cannot create 'tank/a': out of space", "no-space"),                          // *
-        ("cannot create snapshot 'tank/a@s': permission denied", "permission"),        // *
-        ("cannot create snapshot 'tank/a@s': pool is read-only", "read-only"),         // *
+        ("cannot create snapshots : out of space", "no-space"),
+        ("cannot receive new filesystem stream: out of space", "no-space"),
+        ("cannot create snapshots : pool is read-only", "read-only"),
+        ("cannot create 'small/b': out of space", "no-space"),
+        ("cannot create snapshot 'tank/a@s': permission denied", "permission"), // *
         ("cannot receive: IV set guid mismatch. See the 'zfs receive' man page", "ivset-mismatch"), // *
         ("cannot receive new filesystem stream: inherited key must be loaded", "encryption"), // *
         ("cannot create 'tank/a': something nobody has seen yet", "unknown"),
