@@ -31,13 +31,36 @@ impl Phase {
     }
 }
 
+/// The time in which nothing ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freeze {
+    /// Everything ran on.
+    Never,
+    /// From here, that long.
+    For(Duration, Duration),
+    /// From here; it was to stay stopped.
+    ForGood(Duration),
+}
+
+impl Freeze {
+    fn holds_at(self, instant: Duration) -> bool {
+        match self {
+            Self::Never => false,
+            Self::For(start, length) => {
+                instant >= start && instant < start.saturating_add(length.max(Duration::from_micros(1)))
+            }
+            Self::ForGood(start) => instant >= start,
+        }
+    }
+}
+
 /// A whole operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct View {
     /// In the order of their start.
     pub(crate) phases: Vec<Phase>,
-    /// Start and length of the time in which nothing ran.
-    pub(crate) frozen: Option<(Duration, Duration)>,
+    /// The time in which nothing ran.
+    pub(crate) freeze: Freeze,
     /// From request to commit.
     pub(crate) total: Duration,
 }
@@ -55,7 +78,7 @@ pub(crate) fn render(view: &View, palette: Palette) -> String {
     let mut text =
         palette.paint(Style::Dim, &format!("    {:names$}  {:>8}  {:>8}", "PHASE", "START", "TOOK"));
     text.push('\n');
-    let inside: Vec<bool> = view.phases.iter().map(|phase| is_frozen(phase, view.frozen)).collect();
+    let inside: Vec<bool> = view.phases.iter().map(|phase| view.freeze.holds_at(phase.start)).collect();
     let first = inside.iter().position(|frozen| *frozen);
     let last = inside.iter().rposition(|frozen| *frozen);
     for (index, phase) in view.phases.iter().enumerate() {
@@ -84,8 +107,13 @@ pub(crate) fn render(view: &View, palette: Palette) -> String {
 /// `frozen 241 ms of 1.24 s (19 %)`.
 pub(crate) fn summary(view: &View, palette: Palette) -> String {
     let total = units::duration(view.total);
-    let Some((_, frozen)) = view.frozen else {
-        return format!("{total}, never frozen");
+    let frozen = match view.freeze {
+        Freeze::Never => return format!("{total}, never frozen"),
+        Freeze::ForGood(start) => {
+            let stopped = palette.paint(Style::Frozen, "stopped for good");
+            return format!("{stopped} after {} of {total}", units::duration(start));
+        }
+        Freeze::For(_, frozen) => frozen,
     };
     let share = match view.total.as_micros() {
         0 => String::new(),
@@ -93,12 +121,6 @@ pub(crate) fn summary(view: &View, palette: Palette) -> String {
     };
     let frozen = palette.paint(Style::Frozen, &format!("frozen {}", units::duration(frozen)));
     format!("{frozen} of {total}{share}")
-}
-
-fn is_frozen(phase: &Phase, window: Option<(Duration, Duration)>) -> bool {
-    window.is_some_and(|(start, length)| {
-        phase.start >= start && phase.start < start.saturating_add(length.max(Duration::from_micros(1)))
-    })
 }
 
 /// Blanks before the bar, and the bar: at least one mark, never beyond the last column.
@@ -131,7 +153,7 @@ mod tests {
                 phase("thaw", 520, 6),
                 phase("commit", 526, 114),
             ],
-            frozen: Some((Duration::from_millis(332), Duration::from_millis(194))),
+            freeze: Freeze::For(Duration::from_millis(332), Duration::from_millis(194)),
             total: Duration::from_millis(640),
         }
     }
@@ -155,13 +177,15 @@ mod tests {
     #[test]
     fn the_summary_says_how_long_nothing_ran() {
         assert_eq!(summary(&view(), Palette::new(false)), "frozen 194 ms of 640 ms (30 %)");
-        let never = View { frozen: None, ..view() };
-        assert_eq!(summary(&never, Palette::new(false)), "640 ms, never frozen");
+        let with = |freeze| summary(&View { freeze, ..view() }, Palette::new(false));
+        assert_eq!(with(Freeze::Never), "640 ms, never frozen");
+        let stopped = Freeze::ForGood(Duration::from_millis(332));
+        assert_eq!(with(stopped), "stopped for good after 332 ms of 640 ms");
     }
 
     #[test]
     fn a_timeline_without_time_is_drawn_all_the_same() {
-        let empty = View { phases: vec![phase("x", 0, 0)], frozen: None, total: Duration::ZERO };
+        let empty = View { phases: vec![phase("x", 0, 0)], freeze: Freeze::Never, total: Duration::ZERO };
         assert!(render(&empty, Palette::new(false)).contains('▪'));
     }
 }

@@ -51,8 +51,6 @@ struct Done {
     manifest: Manifest,
     store: Chosen,
     settled: bool,
-    /// Whether it was left stopped for good.
-    stopped: bool,
     /// What to type to bring it back.
     next: String,
 }
@@ -64,12 +62,7 @@ fn render(done: &Done, palette: Palette) -> String {
     let id = palette.paint(Style::Strong, done.id.as_str());
     let mut text = format!("{id}  {}\n\n", view::mode_and_why(manifest));
     text.push_str(&timeline::render(&seen, palette));
-    let summary_line = if done.stopped {
-        format!("{}, stopped for good", units::duration(seen.total))
-    } else {
-        timeline::summary(&seen, palette)
-    };
-    text.push_str(&format!("\n  {summary_line}"));
+    text.push_str(&format!("\n  {}", timeline::summary(&seen, palette)));
     let sizes =
         format!("memory {}, disk {}", units::bytes(summary.memory_bytes), units::bytes(summary.disk_bytes));
     text.push_str(&format!("; {sizes}\n"));

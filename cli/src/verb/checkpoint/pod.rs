@@ -45,7 +45,7 @@ pub(super) fn capture(context: &Context, args: &CheckpointArgs, pod: &Pod) -> Re
         false => opened.store.info(&id, &limits).is_ok_and(|info| info.settled),
     };
     let next = pod_advice(id.as_str());
-    Ok(Done { id, manifest, store: opened.chosen, settled, stopped: args.exit, next })
+    Ok(Done { id, manifest, store: opened.chosen, settled, next })
 }
 
 fn request(args: &CheckpointArgs, id: Option<&CheckpointId>) -> api::CheckpointRequest {

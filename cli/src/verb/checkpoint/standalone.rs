@@ -68,7 +68,6 @@ pub(super) fn capture(context: &Context, args: &CheckpointArgs, entry: &Entry) -
         manifest: captured.manifest,
         store: opened.chosen,
         settled,
-        stopped: args.exit,
     })
 }
 

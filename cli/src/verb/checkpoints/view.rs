@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::output::style::{Palette, Style};
 use crate::output::table::{Cell, Table};
-use crate::output::timeline::{self, Phase, View};
+use crate::output::timeline::{self, Freeze, Phase, View};
 use crate::output::{printable, units};
 use crate::select::pod_name;
 use crate::verb::fields;
@@ -147,8 +147,13 @@ pub(crate) fn view(recorded: &Timeline) -> View {
         })
         .collect();
     let begin = phases.iter().find(|phase| phase.name.starts_with("freeze")).map(|phase| phase.start);
-    let frozen = begin.filter(|_| recorded.freeze_us > 0).map(|begin| (begin, recorded.freeze()));
-    View { phases, frozen, total: recorded.total() }
+    let freeze = match (begin, recorded.freeze_us) {
+        (None, _) => Freeze::Never,
+        // A window that was never closed.
+        (Some(begin), 0) => Freeze::ForGood(begin),
+        (Some(begin), _) => Freeze::For(begin, recorded.freeze()),
+    };
+    View { phases, freeze, total: recorded.total() }
 }
 
 #[cfg(test)]
@@ -178,8 +183,10 @@ mod tests {
             total_us: 40,
             ..Timeline::default()
         };
-        let view = view(&recorded);
-        assert_eq!(view.frozen, Some((Duration::from_micros(10), Duration::from_micros(15))));
-        assert_eq!(super::view(&Timeline { freeze_us: 0, ..recorded }).frozen, None);
+        let at = Duration::from_micros;
+        assert_eq!(view(&recorded).freeze, Freeze::For(at(10), at(15)));
+        let stopped = Timeline { freeze_us: 0, ..recorded.clone() };
+        assert_eq!(view(&stopped).freeze, Freeze::ForGood(at(10)));
+        assert_eq!(view(&Timeline { phases: vec![], ..recorded }).freeze, Freeze::Never);
     }
 }
