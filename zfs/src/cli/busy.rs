@@ -8,7 +8,7 @@ use crate::error::Op;
 use crate::{DatasetName, Entry, Error, Filter, Holders, Kinds, Limits, SnapshotName, Zfs, mounts};
 
 /// The caller waits for an error that is known already.
-const LOOK_AT_MOST: Duration = Duration::from_secs(5);
+const LOOK_AT_MOST: Duration = Duration::from_secs(10);
 /// Holds are asked for one snapshot at a time.
 const MOST_HELD: usize = 8;
 
