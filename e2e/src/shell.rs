@@ -18,6 +18,13 @@ pub struct Finished {
     pub duration: Duration,
 }
 
+impl Finished {
+    fn failure(&self, shown: &str) -> Failure {
+        let (code, seconds) = (self.code, self.duration.as_secs());
+        format!("`{shown}` ended with {code} after {seconds} s: {}{}", self.stderr.trim(), tail(&self.stdout))
+    }
+}
+
 /// Runs a shell script and returns whatever it did.
 pub fn sh(script: &str) -> Result<Finished, Failure> {
     finish(Command::new("sh").args(["-c", script]), script)
@@ -29,7 +36,7 @@ pub fn ok(script: &str) -> Result<String, Failure> {
     if done.code == 0 {
         return Ok(done.stdout.trim_end_matches('\n').to_owned());
     }
-    Err(format!("`{script}` ended with {}: {}{}", done.code, done.stderr.trim(), tail(&done.stdout)))
+    Err(done.failure(script))
 }
 
 /// Runs a program with arguments, without a shell.

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod critest;
+mod faults;
 mod matrix;
 mod oci;
 
@@ -9,7 +10,7 @@ use crate::suite::Suite;
 
 /// Their names, in the order in which `cargo xtask test` runs them.
 pub fn names() -> Vec<&'static str> {
-    vec!["oci", "checkpoint", "matrix", "critest"]
+    vec!["oci", "checkpoint", "matrix", "faults", "critest"]
 }
 
 /// The tests of one suite; `full` adds the long ones.
@@ -18,6 +19,7 @@ pub fn build(name: &str, full: bool) -> Option<Suite> {
         "oci" => Some(oci::suite(full)),
         "checkpoint" => Some(checkpoint::suite(full)),
         "matrix" => Some(matrix::suite(full)),
+        "faults" => Some(faults::suite(full)),
         "critest" => Some(critest::suite(full)),
         _ => None,
     }
