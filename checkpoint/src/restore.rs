@@ -42,7 +42,9 @@ pub fn place(
     request: &PlaceRequest<'_>,
     limits: &Limits,
 ) -> Result<Placed, PlaceError> {
-    let (manifest, content) = store.open(request.checkpoint, limits)?;
+    let id = request.checkpoint;
+    let committed = store.committed(id, limits)?.ok_or_else(|| store.not_found(id))?;
+    let (manifest, content) = store.open_as(id, &committed, limits)?;
     let record = member(&manifest, request)?;
     if let Some(facts) = request.facts {
         compat::check(&manifest, facts, request.backend).map_err(|differences| PlaceError::Incompatible {
@@ -51,7 +53,9 @@ pub fn place(
         })?;
     }
     // From the store alone: a clone of a snapshot on the source would keep its owner from destroying it.
-    settle::settle(store, request.checkpoint, &Silent, limits)?;
+    if !committed.settled {
+        settle::settle(store, id, &Silent, limits)?;
+    }
     let images = images(store, &manifest, record, &content, limits)?;
     let mut notes = Vec::new();
     let volumes = volumes(store, &manifest, record, &content, request, &mut notes, limits)?;

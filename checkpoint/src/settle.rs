@@ -114,11 +114,12 @@ pub fn settle(
     limits: &Limits,
 ) -> Result<Settled, SettleError> {
     let Store::Zfs(zfs) = store else { return Ok(Settled::default()) };
-    if store.info(id, limits)?.settled {
+    let committed = store.committed(id, limits)?.ok_or_else(|| store.not_found(id))?;
+    if committed.settled {
         return Ok(Settled::default());
     }
     let _lock = zfs.locks.lock(&lock_name(id), limits)?;
-    let (manifest, _) = store.open(id, limits)?;
+    let (manifest, _) = store.open_as(id, &committed, limits)?;
     let mut settled = Settled::default();
     for (stored, record, disk) in manifest.stored_disks() {
         if !matches!(disk.content, DiskContent::Zfs { .. }) {
@@ -170,9 +171,10 @@ pub(crate) fn stop_and_remove(
     let _wish = store.locks.want(&lock_name(id))?;
     let _lock = store.locks.lock(&lock_name(id), limits)?;
     let mut found = Vec::new();
-    if let Some(hash) = store.committed(id, limits)? {
+    if let Some(committed) = store.committed(id, limits)? {
         // A damaged manifest must not keep a checkpoint from being deleted.
-        match store.open_content(id, limits).and_then(|content| content.read_manifest(id, hash)) {
+        match store.open_content(id, limits).and_then(|content| content.read_manifest(id, committed.manifest))
+        {
             Ok(manifest) => found = sources(store, &manifest, limits)?,
             Err(error) => tracing::warn!(checkpoint = %id, %error, "deleting without its manifest"),
         }

@@ -120,6 +120,15 @@ pub struct Verified {
     pub bytes: u64,
 }
 
+/// What the marker of a committed checkpoint says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Committed {
+    /// Hash of the manifest.
+    pub(crate) manifest: Sha256,
+    /// Whether it is independent of its source.
+    pub(crate) settled: bool,
+}
+
 /// The store of a node. Cheap to clone by `Arc`; every call asks the disk, nothing is cached.
 #[derive(Debug)]
 pub enum Store {
@@ -235,7 +244,7 @@ impl Store {
         }
     }
 
-    fn not_found(&self, id: &CheckpointId) -> StoreError {
+    pub(crate) fn not_found(&self, id: &CheckpointId) -> StoreError {
         StoreError::NotFound { id: id.clone(), store: self.place() }
     }
 
@@ -250,16 +259,30 @@ impl Store {
     /// Manifest and content directory of a committed checkpoint, ready to be read.
     pub(crate) fn open(&self, id: &CheckpointId, limits: &Limits) -> Result<(Manifest, Content), StoreError> {
         let committed = self.committed(id, limits)?.ok_or_else(|| self.not_found(id))?;
+        self.open_as(id, &committed, limits)
+    }
+
+    /// The same when its marker is known already.
+    pub(crate) fn open_as(
+        &self,
+        id: &CheckpointId,
+        committed: &Committed,
+        limits: &Limits,
+    ) -> Result<(Manifest, Content), StoreError> {
         let content = match self {
             Self::Zfs(store) => store.open_content(id, limits)?,
             Self::Dir(store) => store.content(id),
         };
-        let manifest = content.read_manifest(id, committed)?;
+        let manifest = content.read_manifest(id, committed.manifest)?;
         Ok((manifest, content))
     }
 
-    /// Hash of the manifest, if the checkpoint is committed.
-    pub(crate) fn committed(&self, id: &CheckpointId, limits: &Limits) -> Result<Option<Sha256>, StoreError> {
+    /// The marker, if the checkpoint is committed.
+    pub(crate) fn committed(
+        &self,
+        id: &CheckpointId,
+        limits: &Limits,
+    ) -> Result<Option<Committed>, StoreError> {
         match self {
             Self::Zfs(store) => store.committed(id, limits),
             Self::Dir(store) => store.committed(id),

@@ -10,14 +10,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time;
 
 use cryopod_command::Limits;
-use cryopod_zfs::{PoolName, Properties, SnapshotName};
+use cryopod_zfs::{
+    Dataset, DatasetName, Entry, Filter, Guid, Kinds, PoolName, Properties, Snapshot, SnapshotName, Wanted,
+};
 
 use super::CaptureError;
 use super::plan::{How, Plan, PlannedDisk, too_large};
 use crate::fault;
 use crate::manifest::DiskContent;
 use crate::store::content::Content;
-use crate::store::{ID, SNAPSHOT_PREFIX, Store, StoreError};
+use crate::store::{ID, SNAPSHOT_PREFIX, Store, StoreError, ZfsStore};
 use crate::timeline::Recorder;
 use crate::tree::{self, Existing, TreeError};
 
@@ -202,47 +204,70 @@ pub(super) fn sync_pools(store: &Store, plan: &Plan, limits: &Limits) -> Result<
     Ok(())
 }
 
-/// Fills in what could wait until after the thaw: guids of snapshots.
+/// Fills in what could wait until after the thaw: guids of snapshots. Two calls, however many disks there are.
 pub(super) fn identify(
     store: &Store,
-    taken: Vec<Taken>,
+    mut taken: Vec<Taken>,
     plan: &Plan,
     limits: &Limits,
 ) -> Result<Vec<Taken>, CaptureError> {
     let Store::Zfs(store) = store else { return Ok(taken) };
-    let mut identified = Vec::new();
-    for disk in taken {
-        let How::Snapshot { dataset, .. } = &disk.plan.how else {
-            identified.push(disk);
-            continue;
-        };
-        let content = identity(store, dataset, &plan.snapshot, limits)?;
-        identified.push(Taken { content: Some(content), ..disk });
+    let roots: Vec<DatasetName> = plan.snapshots().into_iter().map(|planned| planned.dataset).collect();
+    if roots.is_empty() {
+        return Ok(taken);
     }
-    Ok(identified)
+    let kinds = Kinds { filesystems: true, snapshots: true, ..Kinds::default() };
+    let mut datasets: BTreeMap<DatasetName, Dataset> = BTreeMap::new();
+    let mut snapshots: BTreeMap<SnapshotName, Snapshot> = BTreeMap::new();
+    for entry in list(store, &roots, kinds, limits)? {
+        match entry {
+            Entry::Dataset(dataset) => drop(datasets.insert(dataset.name.clone(), dataset)),
+            Entry::Snapshot(snapshot) => drop(snapshots.insert(snapshot.name.clone(), snapshot)),
+            Entry::Bookmark(_) => {}
+        }
+    }
+    let origins: BTreeSet<DatasetName> = roots
+        .iter()
+        .filter_map(|root| datasets.get(root)?.origin.as_ref())
+        .map(SnapshotName::dataset)
+        .collect();
+    let mut bases: BTreeMap<SnapshotName, Guid> = BTreeMap::new();
+    if !origins.is_empty() {
+        let origins: Vec<DatasetName> = origins.into_iter().collect();
+        let entries = list(store, &origins, Kinds::SNAPSHOTS, limits)?;
+        bases.extend(
+            entries
+                .into_iter()
+                .filter_map(Entry::into_snapshot)
+                .map(|found| (found.name.clone(), found.guid)),
+        );
+    }
+    for disk in &mut taken {
+        let How::Snapshot { dataset, .. } = &disk.plan.how else { continue };
+        let name = dataset.snapshot(&plan.snapshot).map_err(StoreError::from)?;
+        let found = snapshots.get(&name).ok_or_else(|| destroyed(&name))?;
+        let origin = datasets.get(dataset).and_then(|dataset| dataset.origin.as_ref());
+        disk.content = Some(DiskContent::Zfs {
+            snapshot: plan.snapshot.clone(),
+            guid: found.guid,
+            base: origin.and_then(|origin| bases.get(origin).copied()),
+            referenced_bytes: found.referenced.0,
+        });
+    }
+    Ok(taken)
 }
 
-fn identity(
-    store: &crate::store::ZfsStore,
-    dataset: &cryopod_zfs::DatasetName,
-    snapshot: &str,
+fn list(
+    store: &ZfsStore,
+    roots: &[DatasetName],
+    kinds: Kinds,
     limits: &Limits,
-) -> Result<DiskContent, StoreError> {
-    let gone = |what: &str| {
-        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "destroyed while it was captured");
-        StoreError::io("examine", Path::new(what))(source)
-    };
-    let name = dataset.snapshot(snapshot)?;
-    let found = store.zfs.snapshot(&name, limits)?.ok_or_else(|| gone(name.as_str()))?;
-    let origin = store.zfs.dataset(dataset, limits)?.ok_or_else(|| gone(dataset.as_str()))?.origin;
-    let base = match origin {
-        Some(origin) => store.zfs.snapshot(&origin, limits)?.map(|origin| origin.guid),
-        None => None,
-    };
-    Ok(DiskContent::Zfs {
-        snapshot: snapshot.to_owned(),
-        guid: found.guid,
-        base,
-        referenced_bytes: found.referenced.0,
-    })
+) -> Result<Vec<Entry>, CaptureError> {
+    let filter = Filter { roots: roots.to_vec(), depth: Some(1), kinds, wanted: Wanted::TypedOnly };
+    Ok(store.zfs.list(&filter, limits).map_err(StoreError::from)?)
+}
+
+fn destroyed(name: &SnapshotName) -> StoreError {
+    let source = std::io::Error::new(std::io::ErrorKind::NotFound, "destroyed while it was captured");
+    StoreError::io("examine", Path::new(name.as_str()))(source)
 }

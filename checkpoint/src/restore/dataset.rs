@@ -2,7 +2,7 @@
 
 use cryopod_command::Limits;
 use cryopod_zfs::{
-    Dataset, DatasetName, Guid, Name, Properties, ReceiveRequest, Rename, SendRequest, SnapshotName, Source,
+    Dataset, DatasetName, Guid, Properties, ReceiveRequest, Rename, SendRequest, SnapshotName, Source,
 };
 
 use super::{PlaceError, PlaceRequest, Replacement};
@@ -63,7 +63,6 @@ pub(super) fn in_place(
         if let Some(incoming) = &incoming {
             receive(store, &fresh, snapshot, base, incoming, &properties, limits)?;
         }
-        zfs.set(&Name::from(dataset), &Properties::new().with(KIND, "fresh"), limits)?;
         fault::step("place.aside")?;
         zfs.rename(dataset, &aside, KEEP_MOUNTS, limits)?;
         fault::step("place.clone")?;
@@ -89,7 +88,7 @@ pub(super) fn in_place(
         }
     })?;
     fault::step("place.clean")?;
-    undo_or_finish(store, entry.operation(), limits)?;
+    store.destroy_if_there(&aside, limits)?;
     entry.finish()?;
     Ok(())
 }
@@ -174,12 +173,6 @@ pub(crate) fn undo_or_finish(
         // What has its name is our clone; nothing ran on it yet.
         store.destroy_if_there(dataset, limits)?;
         zfs.rename(aside, dataset, KEEP_MOUNTS, limits)?;
-    }
-    if let Some(there) = zfs.dataset(dataset, limits)?
-        && there.guid == *fresh
-        && there.properties.own(KIND).is_some()
-    {
-        zfs.inherit(&Name::from(dataset), KIND, limits)?;
     }
     if let Some(incoming) = incoming {
         store.destroy_if_there(incoming, limits)?;

@@ -30,13 +30,18 @@ impl Content {
         Self { dir }
     }
 
-    /// Makes the directories of a new checkpoint.
+    /// Makes the directories of a new checkpoint; that they exist is an error.
     pub(crate) fn prepare(&self) -> Result<(), StoreError> {
         for name in ["images", "disks"] {
             let path = self.dir.join(name);
-            durable::private_dir(&path).map_err(StoreError::io("create", &path))?;
+            fs::DirBuilder::new().mode(0o700).create(&path).map_err(StoreError::io("create", &path))?;
         }
         Ok(())
+    }
+
+    /// Whether the directory is that of a checkpoint and not an empty mount point.
+    pub(crate) fn is_there(&self) -> bool {
+        self.dir.join("images").exists()
     }
 
     pub(crate) fn dir(&self) -> &Path {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::content::Content;
-use super::{Damage, Deleted, StoreError};
+use super::{Committed, Damage, Deleted, StoreError};
 use crate::digest::Sha256;
 use crate::durable;
 use crate::fault;
@@ -79,6 +79,7 @@ impl DirStore {
         }
         durable::sync_parent(&path).map_err(StoreError::io("sync", &path))?;
         let content = self.content(id);
+        durable::private_dir(content.dir()).map_err(StoreError::io("create", content.dir()))?;
         content.prepare()?;
         Ok(content)
     }
@@ -118,8 +119,8 @@ impl DirStore {
         }
     }
 
-    pub(super) fn committed(&self, id: &CheckpointId) -> Result<Option<Sha256>, StoreError> {
-        Ok(self.marker(id)?.map(|marker| marker.manifest))
+    pub(super) fn committed(&self, id: &CheckpointId) -> Result<Option<Committed>, StoreError> {
+        Ok(self.marker(id)?.map(|marker| Committed { manifest: marker.manifest, settled: true }))
     }
 
     /// Every id below `checkpoints`; names that are none of ours are left alone.

@@ -13,14 +13,14 @@ use std::sync::Arc;
 
 use cryopod_command::Limits;
 use cryopod_zfs::{
-    CreateRequest, Dataset, DatasetName, Entry, Filter, Guid, HoldTag, Kinds, Name, Properties, Snapshot,
-    SnapshotName, Wanted, Zfs,
+    CreateRequest, Dataset, DatasetName, Entry, Filter, Guid, HoldTag, Kinds, MountOptions, Name, Properties,
+    Snapshot, SnapshotName, Wanted, Zfs,
 };
 
 pub(crate) use find::Found;
 
 use super::content::Content;
-use super::{Damage, StoreError};
+use super::{Committed, Damage, StoreError};
 use crate::digest::Sha256;
 use crate::durable;
 use crate::id::CheckpointId;
@@ -76,23 +76,23 @@ impl ZfsStore {
         limits: &Limits,
     ) -> Result<Self, StoreError> {
         let store = Self { zfs, root, dir, locks };
-        if store.zfs.dataset(&store.root, limits)?.is_none() {
-            // Attributes and ACLs as Linux containers use them; nothing here is mounted by itself.
-            let properties = Properties::new()
-                .with(KIND, "root")
-                .with("mountpoint", "none")
-                .with("canmount", "off")
-                .with("atime", "off")
-                .with("xattr", "sa")
-                .with("acltype", "posixacl");
-            let request = CreateRequest::filesystem(&store.root, properties).with_parents();
-            store.zfs.create(&request, limits)?;
-        }
-        let there: BTreeSet<DatasetName> = store
-            .children(&store.root, Wanted::TypedOnly, limits)?
-            .into_iter()
-            .map(|found| found.name)
-            .collect();
+        let there: BTreeSet<DatasetName> = match store.children(&store.root, Wanted::TypedOnly, limits) {
+            Ok(found) => found.into_iter().map(|found| found.name).collect(),
+            Err(StoreError::Zfs(error)) if error.is_not_found() => {
+                // Attributes and ACLs as Linux containers use them; nothing here is mounted by itself.
+                let properties = Properties::new()
+                    .with(KIND, "root")
+                    .with("mountpoint", "none")
+                    .with("canmount", "off")
+                    .with("atime", "off")
+                    .with("xattr", "sa")
+                    .with("acltype", "posixacl");
+                let request = CreateRequest::filesystem(&store.root, properties).with_parents();
+                store.zfs.create(&request, limits)?;
+                BTreeSet::new()
+            }
+            Err(error) => return Err(error),
+        };
         for name in ["bases", "checkpoints", "containers", "adopted", "trash"] {
             let name = store.root.child(name)?;
             if !there.contains(&name) {
@@ -165,41 +165,34 @@ impl ZfsStore {
         planned: &[PlannedSnapshot],
         limits: &Limits,
     ) -> Result<Content, StoreError> {
-        let name = self.checkpoint(id)?;
-        let mut properties = Properties::new()
-            .with(ID, id.as_str())
-            .with(KIND, "checkpoint")
-            .with(STATE, "capturing")
-            .with("canmount", "off");
+        // One call makes both: the checkpoint's dataset has no mark before its commit, and that means draft.
+        let mut properties =
+            Properties::new().with(ID, id.as_str()).with(KIND, "memory").with("mountpoint", "legacy");
         for (number, value) in values(planned).into_iter().enumerate() {
             properties.set(format!("{SNAPSHOTS}.{number}"), value);
         }
-        match self.zfs.create(&CreateRequest::filesystem(&name, properties), limits) {
-            Err(cryopod_zfs::Error::Exists { .. }) => {
-                return Err(StoreError::Exists { id: id.clone(), store: self.root.to_string() });
-            }
-            other => other?,
-        }
+        let request = CreateRequest::filesystem(&self.memory(id)?, properties).with_parents();
+        self.zfs.create(&request, limits)?;
         let content = self.content(id);
-        let mountpoint = content.dir().to_string_lossy().into_owned();
-        // `noauto`: mounted when needed, not by `zfs mount -a` at boot, one mount per checkpoint.
-        let properties = Properties::new()
-            .with(ID, id.as_str())
-            .with(KIND, "memory")
-            .with("mountpoint", mountpoint)
-            .with("canmount", "noauto");
-        let memory = self.memory(id)?;
-        self.zfs.create(&CreateRequest::filesystem(&memory, properties), limits)?;
+        let exists = || StoreError::Exists { id: id.clone(), store: self.root.to_string() };
+        if content.is_there() {
+            return Err(exists());
+        }
         self.mount(id, limits)?;
-        content.prepare()?;
+        // What was there before (it is no error for the call above) has its directories already.
+        content.prepare().map_err(|error| match error {
+            StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => exists(),
+            other => other,
+        })?;
         Ok(content)
     }
 
+    /// By mount(2): mounted when needed and not by `zfs mount -a` at boot, which would be one mount per checkpoint.
     fn mount(&self, id: &CheckpointId, limits: &Limits) -> Result<(), StoreError> {
         let content = self.content(id);
         durable::private_dir(content.dir()).map_err(StoreError::io("create", content.dir()))?;
-        self.zfs.mount(&self.memory(id)?, limits)?;
-        Ok(())
+        let options = MountOptions { nosuid: true, nodev: true, noexec: true, ..MountOptions::default() };
+        Ok(self.zfs.mount_at(&self.memory(id)?, content.dir(), options, limits)?)
     }
 
     /// Makes the checkpoint visible and read-only, in one transaction.
@@ -218,6 +211,9 @@ impl ZfsStore {
             json = serde_json::to_string(&summary).map_err(StoreError::Marker)?;
         }
         let properties = Properties::new()
+            .with(ID, id.as_str())
+            .with(KIND, "checkpoint")
+            .with("canmount", "off")
             .with(STATE, "committed")
             .with(SUMMARY, json)
             .with(MANIFEST, manifest.to_string())
@@ -245,21 +241,31 @@ impl ZfsStore {
         Ok(self.zfs.dataset(&self.checkpoint(id)?, limits)?)
     }
 
-    /// Hash of the manifest, if the checkpoint is committed.
-    pub(crate) fn committed(&self, id: &CheckpointId, limits: &Limits) -> Result<Option<Sha256>, StoreError> {
+    /// The marker, if the checkpoint is committed.
+    pub(crate) fn committed(
+        &self,
+        id: &CheckpointId,
+        limits: &Limits,
+    ) -> Result<Option<Committed>, StoreError> {
         let Some(dataset) = self.dataset(id, limits)? else { return Ok(None) };
         if state(&dataset) != Some(State::Committed) {
             return Ok(None);
         }
-        let damaged = || StoreError::Damaged { id: id.clone(), damage: Damage::Marker };
-        let text = dataset.properties.own(MANIFEST).ok_or_else(damaged)?;
-        Sha256::try_from(text.to_owned()).map(Some).map_err(|_| damaged())
+        let own = |key| dataset.properties.own(key);
+        let manifest = own(MANIFEST).and_then(|text| Sha256::try_from(text.to_owned()).ok());
+        match manifest {
+            Some(manifest) => Ok(Some(Committed { manifest, settled: own(SETTLED) == Some("yes") })),
+            None => Err(StoreError::Damaged { id: id.clone(), damage: Damage::Marker }),
+        }
     }
 
     /// The content directory of a committed checkpoint, mounted.
     pub(crate) fn open_content(&self, id: &CheckpointId, limits: &Limits) -> Result<Content, StoreError> {
-        self.mount(id, limits)?;
-        Ok(self.content(id))
+        let content = self.content(id);
+        if !content.is_there() {
+            self.mount(id, limits)?;
+        }
+        Ok(content)
     }
 
     /// Everything about the committed checkpoints, in one call to ZFS.
@@ -298,7 +304,8 @@ impl ZfsStore {
                 Entry::Dataset(dataset) => list.extend(info(&dataset)),
                 Entry::Snapshot(snapshot) => {
                     if let Some(checkpoint) = snapshot.name.dataset().parent() {
-                        sharers.entry(checkpoint).or_default().extend(outside(&snapshot));
+                        let outside = clones_outside(&snapshot, &checkpoint);
+                        sharers.entry(checkpoint).or_default().extend(outside);
                     }
                 }
                 Entry::Bookmark(_) => {}
@@ -370,8 +377,9 @@ fn info(dataset: &Dataset) -> Option<CheckpointInfo> {
     })
 }
 
-fn outside(snapshot: &Snapshot) -> impl Iterator<Item = String> {
-    snapshot.clones.iter().map(ToString::to_string)
+/// Clones of a snapshot that are not below `root` themselves.
+fn clones_outside(snapshot: &Snapshot, root: &DatasetName) -> Vec<String> {
+    snapshot.clones.iter().filter(|clone| !clone.is_within(root)).map(ToString::to_string).collect()
 }
 
 /// Planned snapshots as property values.

@@ -103,7 +103,7 @@ impl ZfsStore {
         limits: &Limits,
     ) -> Result<bool, StoreError> {
         let Some(dataset) = self.dataset(id, limits)? else { return Ok(false) };
-        if state(&dataset).is_none_or(|state| state == State::Trash) {
+        if state(&dataset) == Some(State::Trash) {
             return Ok(false);
         }
         let entries = self.zfs.list(&Filter::below(&dataset.name, Kinds::SNAPSHOTS), limits)?;

@@ -6,7 +6,7 @@ use cryopod_zfs::{
     DatasetName, Entry, Error as ZfsError, Filter, Kinds, Properties, Rename, SnapshotName, Wanted,
 };
 
-use super::{SNAPSHOT_PREFIX, STATE, State, ZfsStore, hold_tag, outside, planned, state};
+use super::{SNAPSHOT_PREFIX, STATE, State, ZfsStore, clones_outside, hold_tag, planned, state};
 use crate::fault;
 use crate::id::CheckpointId;
 use crate::store::{Deleted, StoreError};
@@ -30,34 +30,32 @@ impl ZfsStore {
         if state(&dataset) != Some(State::Trash) {
             self.set(id, &Properties::new().with(STATE, "trash"), limits)?;
         }
-        let mut names = planned(&dataset);
+        let memory = self.zfs.dataset(&self.memory(id)?, limits)?;
+        let mut names = memory.as_ref().map(planned).unwrap_or_default();
         names.extend(sources.iter().cloned());
         self.drop_sources(&names, limits)?;
         fault::step("delete.move")?;
         let trash = self.fresh_name("trash", id.as_str())?;
-        let unmounted = match self.zfs.unmount(&self.memory(id)?, limits) {
-            // Images in use by a restore that began before: they go with the reaping.
-            Err(error) if error.is_busy() => false,
-            Err(error) if error.is_not_found() => true,
-            other => other.map(|()| true)?,
-        };
+        // Images that a restore still reads stay readable to it; their dataset goes with the reaping.
+        let content = self.content(id);
+        self.zfs.unmount_at(content.dir(), true, limits)?;
         self.zfs.rename(&dataset.name, &trash, Rename { keep_mounts: true, parents: false }, limits)?;
-        if unmounted {
-            self.clear_mountpoint(id);
-        }
+        self.clear_mountpoint(id);
         fault::step("delete.destroy")?;
         self.reap_one(&trash, limits)
     }
 
-    /// Removes the directory that the memory dataset was mounted on.
+    /// Removes the directories that the memory dataset was mounted on. They are empty; were they not, they would be
+    /// somebody's.
     fn clear_mountpoint(&self, id: &CheckpointId) {
         let content = self.content(id);
-        let dir = content.dir().parent().unwrap_or_else(|| content.dir());
-        match std::fs::remove_dir_all(dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %dir.display(), %error, "an empty mount point stays");
+        for dir in content.dir().ancestors().take(2) {
+            match std::fs::remove_dir(dir) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %dir.display(), %error, "a mount point stays");
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
 
@@ -129,11 +127,8 @@ impl ZfsStore {
             Err(error) if error.is_not_found() => return Ok(Vec::new()),
             other => other?,
         };
-        Ok(entries
-            .into_iter()
-            .filter_map(Entry::into_snapshot)
-            .flat_map(|found| outside(&found).collect::<Vec<_>>())
-            .collect())
+        let snapshots = entries.into_iter().filter_map(Entry::into_snapshot);
+        Ok(snapshots.flat_map(|found| clones_outside(&found, root)).collect())
     }
 
     /// Frees what was deleted earlier and is no longer shared, and bases without checkpoints. Returns how many
