@@ -12,11 +12,14 @@ use cryopod_checkpoint::journal::JournalError;
 use cryopod_checkpoint::kind::Kind;
 use cryopod_checkpoint::manifest::ManifestError;
 use cryopod_checkpoint::recover::RecoverError;
+use cryopod_checkpoint::refusal::Refusal;
 use cryopod_checkpoint::restore::PlaceError;
 use cryopod_checkpoint::settle::SettleError;
 use cryopod_checkpoint::ship::ShipError;
 use cryopod_checkpoint::store::{StoreError, zfs_kind};
 use cryopod_runtime::config::ConfigError;
+use cryopod_runtime::disk::DiskError;
+use cryopod_runtime::error::Error as RuntimeError;
 use cryopod_shim::control::client::ClientError;
 
 use crate::output::FailureReport;
@@ -156,7 +159,7 @@ pub(crate) enum Error {
     Settle(#[from] SettleError),
     /// A backend.
     #[error(transparent)]
-    Runtime(#[from] cryopod_runtime::error::Error),
+    Runtime(#[from] RuntimeError),
     /// Some of several things failed.
     #[error("{failed} of {all} failed: {reasons}")]
     Several { failed: usize, all: usize, worst: Kind, reasons: String },
@@ -213,6 +216,9 @@ impl Error {
 
     /// What to do, where we know it.
     pub(crate) fn advice(&self) -> Option<String> {
+        if let Some(refusal) = self.refusal() {
+            return Some(refusal.advice.clone());
+        }
         let text = match self {
             Self::SpecExists { .. } => "--force replaces it, --print shows what would be written",
             Self::NoBundle { .. } => {
@@ -243,9 +249,24 @@ impl Error {
         Some(text.to_owned())
     }
 
+    /// The refusal with its three parts, where this is one.
+    fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Capture(CaptureError::Refused(refusal))
+            | Self::Runtime(RuntimeError::Disk(DiskError::Refused(refusal))) => Some(refusal),
+            _ => None,
+        }
+    }
+
     /// As programs and people get it.
     pub(crate) fn report(&self) -> FailureReport {
-        FailureReport { kind: kind_name(self.kind()), message: self.to_string(), advice: self.advice() }
+        let refusal = self.refusal();
+        FailureReport {
+            kind: kind_name(self.kind()),
+            code: refusal.map(|refusal| refusal.code.clone()),
+            message: refusal.map_or_else(|| self.to_string(), |it| format!("{} [{}]", it.text, it.code)),
+            advice: self.advice(),
+        }
     }
 }
 
@@ -259,5 +280,20 @@ pub(crate) fn kind_name(kind: Kind) -> String {
     match serde_json::to_value(kind) {
         Ok(serde_json::Value::String(name)) => name,
         _ => "internal".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_keeps_its_code_and_its_advice_apart_from_its_text() {
+        let refusal = Refusal::new("io-uring", "process 7 uses io_uring", "checkpoint the disk only");
+        let report = Error::Capture(CaptureError::Refused(refusal)).report();
+        assert_eq!(report.kind, "failed-precondition");
+        assert_eq!(report.code.as_deref(), Some("io-uring"));
+        assert_eq!(report.message, "process 7 uses io_uring [io-uring]");
+        assert_eq!(report.advice.as_deref(), Some("checkpoint the disk only"));
     }
 }

@@ -73,7 +73,12 @@ fn usage(error: &clap::Error, words: &[OsString]) -> u8 {
         error.print().ok();
     } else {
         let message = error.render().to_string();
-        let report = FailureReport { kind: "usage".into(), message: message.trim().to_owned(), advice: None };
+        let report = FailureReport {
+            kind: "usage".into(),
+            code: None,
+            message: message.trim().to_owned(),
+            advice: None,
+        };
         Output::new(Format::Json, true).failure(&report);
     }
     if wants_help { exit::OK } else { exit::USAGE }

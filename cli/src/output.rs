@@ -131,6 +131,9 @@ fn to_stderr(text: &str) {
 pub(crate) struct FailureReport {
     /// The kind of `docs/reference/exit-codes.md`.
     pub(crate) kind: String,
+    /// The stable code of a refusal (`docs/reference/refusals.md`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) code: Option<String>,
     /// What was tried, on what, and what was said.
     pub(crate) message: String,
     /// What to do, where we know it.
@@ -165,7 +168,8 @@ mod tests {
 
     #[test]
     fn an_error_for_programs_leaves_unknown_advice_out() {
-        let report = FailureReport { kind: "not-found".into(), message: "gone".into(), advice: None };
+        let report =
+            FailureReport { kind: "not-found".into(), code: None, message: "gone".into(), advice: None };
         assert_eq!(serde_json::to_string(&report).unwrap(), r#"{"kind":"not-found","message":"gone"}"#);
     }
 }

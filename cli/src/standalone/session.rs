@@ -112,7 +112,9 @@ impl Session<'_> {
             (self.make(backend, CreateRequest { id, bundle, stdio }, limits)?, pumps, None)
         };
         let init = Process::of(pid);
-        self.entry.update(|state| state.init = init)?;
+        // A restored init runs already.
+        let runs = matches!(self.begin, Begin::Restore { .. });
+        self.entry.update(|state| (state.init, state.started) = (init, runs))?;
         if let Some(path) = &self.pid_file {
             std::fs::write(path, pid.to_string()).map_err(|source| Error::Write {
                 what: "PID file",
@@ -122,8 +124,6 @@ impl Session<'_> {
         }
         if self.begin == Begin::Run {
             backend.start(id, limits)?;
-        }
-        if self.begin != Begin::Create {
             self.entry.update(|state| state.started = true)?;
         }
         let raw = i32::try_from(pid).unwrap_or(i32::MAX);
