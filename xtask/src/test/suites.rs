@@ -36,7 +36,7 @@ pub(super) const SUITES: &[Suite] = &[
         name: "unit",
         about: "formatting, lints, unit, property and doc tests of every crate",
         place: Place::Cargo,
-        budget: minutes(30),
+        budget: minutes(40),
     },
     Suite {
         name: "docs",
@@ -70,6 +70,12 @@ pub(super) const SUITES: &[Suite] = &[
         about: "workloads by runtime: checkpoint, restore, go on",
         place: Place::Node(&[&[E2E, "matrix"]]),
         budget: minutes(20),
+    },
+    Suite {
+        name: "faults",
+        about: "every named step fails, every process is killed: after recovery nothing is lost or left over",
+        place: Place::Node(&[&[E2E, "faults"]]),
+        budget: minutes(30),
     },
     Suite {
         name: "critest",
