@@ -1,5 +1,7 @@
 //! Keeps the disks of unsettled checkpoints when their owner deletes the dataset they are on.
 
+use std::time::Duration;
+
 use cryopod_command::Limits;
 use cryopod_zfs::{
     CreateRequest, DatasetName, Entry, Error as ZfsError, Filter, Guid, Name, Properties, Rename, Snapshot,
@@ -11,6 +13,9 @@ use crate::fault;
 use crate::id::CheckpointId;
 use crate::journal::{Journal, Operation};
 use crate::store::{KIND, SNAPSHOT_PREFIX, Store, StoreError, ZfsStore};
+
+/// For a rename and a create, of which a busy node may make seconds.
+const EXCHANGE: Duration = Duration::from_secs(60);
 
 /// What became of a dataset that is about to be destroyed by its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +62,9 @@ pub fn adopt(
     let to = store.aside(dataset, found.guid)?;
     let operation = Operation::Adopt { dataset: dataset.clone(), guid: found.guid, adopted: to.clone() };
     let entry = journal.begin(operation)?;
+    // Begun, it is done: cut off between rename and create by the caller's deadline, it would leave the owner without
+    // a dataset, and containerd's collection of garbage stops for good at one that is missing.
+    let limits = &Limits::within(EXCHANGE);
     store.zfs.set(&Name::from(dataset), &Properties::new().with(KIND, "adopted"), limits)?;
     fault::step("adopt.rename")?;
     store.zfs.rename(dataset, &to, Rename { keep_mounts: true, parents: false }, limits)?;
