@@ -99,7 +99,7 @@ impl Pod {
             "annotations": annotations,
             "labels": {"io.kubernetes.pod.name": name, "io.kubernetes.pod.namespace": "default",
                        "io.kubernetes.pod.uid": uid},
-            "linux": {"cgroup_parent": format!("/kubepods/pod{uid}"), "security_context": {}},
+            "linux": {"cgroup_parent": cgroup(&uid), "security_context": namespaces()},
         });
         merge(&mut config, patch);
         let config_path = format!("/run/cryopod-e2e/{uid}.json");
@@ -118,7 +118,7 @@ impl Pod {
             "command": spec.command,
             "log_path": log,
             "labels": {"io.kubernetes.container.name": spec.name},
-            "linux": {"resources": {}, "security_context": {}},
+            "linux": {"resources": {}, "security_context": namespaces()},
         });
         merge(&mut config, &spec.extra);
         let path = format!("{}.{}.json", self.config_path, spec.name);
@@ -157,8 +157,9 @@ impl Pod {
         let id = self.id.clone();
         exec_ok(&["crictl", "stopp", &id])?;
         exec_ok(&["crictl", "rmp", &id])?;
+        let left = remove_cgroup(self.uid());
         std::mem::forget(self);
-        Ok(())
+        left
     }
 }
 
@@ -170,6 +171,28 @@ impl Drop for Pod {
                 eprintln!("clean-up: {e}");
             }
         }
+        if let Err(e) = remove_cgroup(self.uid()) {
+            eprintln!("clean-up: {e}");
+        }
+    }
+}
+
+/// A process namespace per container, as kubelet asks for unless the pod shares its processes (CRI's default is one
+/// for the pod).
+fn namespaces() -> Value {
+    json!({"namespace_options": {"pid": 1}})
+}
+
+/// The pod's own group, which kubelet makes and removes.
+fn cgroup(uid: &str) -> String {
+    format!("/kubepods/pod{uid}")
+}
+
+fn remove_cgroup(uid: &str) -> Result<(), Failure> {
+    let path = format!("/sys/fs/cgroup{}", cgroup(uid));
+    match std::fs::remove_dir(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{path}: {e}")),
+        _ => Ok(()),
     }
 }
 
