@@ -123,6 +123,17 @@ impl Cgroup {
         self.0.parent().filter(|parent| *parent != Path::new(ROOT)).map(Self::at)
     }
 
+    /// The cgroup that carries the container's limits: crun puts processes of a systemd scope into `container` below it.
+    /// Freezing needs the inner one, since that is the one crun names to CRIU, which would wait for ever otherwise.
+    #[must_use]
+    pub fn of_container(self) -> Self {
+        let is_scope = |path: &Path| path.extension().is_some_and(|extension| extension == "scope");
+        match self.0.parent() {
+            Some(scope) if self.0.ends_with("container") && is_scope(scope) => Self::at(scope),
+            _ => self,
+        }
+    }
+
     /// Whether it exists.
     pub fn exists(&self) -> bool {
         self.0.join("cgroup.procs").exists()
@@ -340,6 +351,9 @@ mod tests {
         assert_eq!(cgroup.relative(), "/kubepods/pod1/c");
         assert_eq!(cgroup.parent().map(|p| p.relative()).as_deref(), Some("/kubepods/pod1"));
         assert_eq!(Cgroup::below_root("/c").parent(), None);
+        let inner = Cgroup::below_root("/a.slice/crun-c.scope/container");
+        assert_eq!(inner.of_container().relative(), "/a.slice/crun-c.scope");
+        assert_eq!(Cgroup::below_root("/pods/container").of_container().relative(), "/pods/container");
     }
 
     #[test]

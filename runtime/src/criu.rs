@@ -78,12 +78,10 @@ pub enum CriuError {
         source: io::Error,
     },
     /// The dump or restore failed.
-    #[error("criu {verb} of container {container} failed: {said}{}{}", advised(reason.as_ref()), kept(log.as_ref()))]
+    #[error("criu {verb} failed: {said}{}{}", advised(reason.as_ref()), kept(log.as_ref()))]
     Failed {
         /// `dump`, `pre-dump` or `restore`.
         verb: &'static str,
-        /// Container id.
-        container: String,
         /// Its last error lines, or the runtime's.
         said: String,
         /// The known reason behind them.
@@ -92,10 +90,8 @@ pub enum CriuError {
         log: Option<PathBuf>,
     },
     /// The work at the instant failed, so CRIU rolled the dump back.
-    #[error("dump of container {container} was rolled back: {text}")]
+    #[error("rolled back: {text}")]
     Hook {
-        /// Container id.
-        container: String,
         /// What the hook's work said.
         text: String,
     },

@@ -21,9 +21,10 @@ use serde_json::Value;
 use crate::backend::{Backend, Capabilities, CreateRequest, ExecRequest, RestoreRequest};
 use crate::cgroup::Cgroup;
 use crate::config::Config;
-use crate::criu::{operation, version};
+use crate::criu::{operation, orphans, version};
 use crate::error::Error;
 use crate::process::Process;
+use crate::spec::Spec;
 use argv::Argv;
 pub(crate) use dump::settle_container;
 use known::{Known, Registry};
@@ -104,9 +105,19 @@ impl OciBackend {
         Ok(format!("{} {version}", self.name))
     }
 
-    fn global(&self, log: Option<&Path>) -> Argv {
+    fn global(&self) -> Argv {
         let options = &self.options;
-        Argv::global(&options.root, &options.extra_args, options.systemd_cgroup, log)
+        Argv::global(&options.root, &options.extra_args, options.systemd_cgroup, None)
+    }
+
+    fn global_logged(&self, log: &Path, systemd: bool) -> Argv {
+        let options = &self.options;
+        Argv::global(&options.root, &options.extra_args, systemd, Some(log))
+    }
+
+    /// By configuration, or because the spec cannot mean anything else.
+    fn systemd(&self, spec: &Spec) -> bool {
+        self.options.systemd_cgroup || spec.wants_systemd_cgroup()
     }
 
     fn state_dir(&self, id: &str) -> PathBuf {
@@ -150,7 +161,7 @@ impl OciBackend {
         let id = self.valid_id(id)?;
         let known = self.find(id).ok();
         if self.state_dir(id).exists() {
-            match self.call("delete", id, &self.global(None).delete(id), limits) {
+            match self.call("delete", id, &self.global().delete(id), limits) {
                 Err(error) if error.kind() == cryopod_checkpoint::kind::Kind::NotFound => {}
                 result => {
                     result?;
@@ -161,6 +172,11 @@ impl OciBackend {
         // Cgroups that the container made inside its own are not the runtime's to know.
         if let Some(known) = known {
             known.cgroup.destroy(limits)?;
+        }
+        // A criu that hangs holds dead tasks by ptrace; without a directory of its own there is none.
+        if !operation::directories(&self.options.criu_base, id).is_empty() {
+            orphans::end_all(id);
+            operation::sweep(&self.options.criu_base, id);
         }
         Ok(())
     }
@@ -215,7 +231,7 @@ impl Backend for OciBackend {
 
     fn start(&self, id: &str, limits: &Limits) -> Result<(), Error> {
         let id = self.valid_id(id)?;
-        self.call("start", id, &self.global(None).start(id), limits).map(|_| ())
+        self.call("start", id, &self.global().start(id), limits).map(|_| ())
     }
 
     fn restore(
@@ -263,7 +279,7 @@ impl Backend for OciBackend {
 
     fn update(&self, id: &str, resources: &Value, limits: &Limits) -> Result<(), Error> {
         let id = self.valid_id(id)?;
-        let argv = self.global(None).update(id);
+        let argv = self.global().update(id);
         let command = Command::new(&self.options.program)
             .args(argv.words())
             .stdin(Stdin::Bytes(resources.to_string().into_bytes()));

@@ -30,6 +30,7 @@ pub struct OomWatch {
 impl OomWatch {
     /// Starts watching; fails without a memory controller.
     pub fn new(container: Cgroup) -> Result<Self, CgroupError> {
+        let container = container.of_container();
         let file = |cgroup: &Cgroup| cgroup.path().join("memory.events");
         let failed = |action: &'static str, cgroup: &Cgroup, errno: Errno| CgroupError::File {
             action,
@@ -63,6 +64,7 @@ impl OomWatch {
 
 /// The counters of a container and its pod; zero for what has gone.
 pub fn kills(container: &Cgroup) -> OomKills {
+    let container = &container.clone().of_container();
     let of = |cgroup: &Cgroup| memory_events(cgroup).map(|events| events.oom_kill).unwrap_or(0);
     OomKills { container: of(container), pod: container.parent().as_ref().map_or(0, of) }
 }

@@ -23,6 +23,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("criu-broken", "CRIU does not answer"),
     ("kernel-unsupported", "the kernel lacks cgroup v2 or checkpoint support (CONFIG_CHECKPOINT_RESTORE)"),
     ("not-running", "a container is not running"),
+    ("parent-frozen", "a cgroup above a container is frozen"),
     ("userns", "a container has a user namespace"),
     ("io-uring", "a process uses io_uring"),
     ("exec-session", "a process was started by exec and is not a child of the container's init"),
@@ -92,6 +93,15 @@ fn container(member: &Member) -> Result<(), Refusal> {
             "not-running",
             format!("container {name} is not running"),
             "start it, or checkpoint a pod whose containers run",
+        ));
+    }
+    // CRIU would wait for tasks that cannot stop at its call; what is frozen at the container's own level is fine.
+    let above = std::iter::successors(Cgroup::at(&member.cgroup).parent(), Cgroup::parent);
+    if let Some(frozen) = above.into_iter().find(|cgroup| cgroup.is_frozen().unwrap_or(false)) {
+        return Err(Refusal::new(
+            "parent-frozen",
+            format!("cgroup {} above container {name} is frozen", frozen.path().display()),
+            "thaw it (write 0 to its cgroup.freeze), and pause the containers instead",
         ));
     }
     if spec.has_namespace("user") {

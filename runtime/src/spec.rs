@@ -275,6 +275,12 @@ impl Spec {
         devices.filter_map(|device| device.get("path").and_then(Value::as_str).map(PathBuf::from)).collect()
     }
 
+    /// Whether `cgroupsPath` is in systemd's form (`slice:prefix:name`), as kubelet's systemd driver makes containerd
+    /// write it; the runtime must then be told to use systemd.
+    pub fn wants_systemd_cgroup(&self) -> bool {
+        self.text("/linux/cgroupsPath").split_once(':').is_some_and(|(slice, _)| slice.ends_with(".slice"))
+    }
+
     /// The cgroup that `cgroupsPath` asks for. Prefer [`Cgroup::of_process`] where a process is.
     pub fn cgroup(&self, id: &str, systemd: bool) -> Cgroup {
         let path = self.text("/linux/cgroupsPath");

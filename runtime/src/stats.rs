@@ -177,8 +177,9 @@ pub struct PressureLine {
     pub total: u64,
 }
 
-/// Reads everything of a cgroup.
+/// Reads everything of a container's cgroup.
 pub fn read(cgroup: &Cgroup) -> Result<Stats, CgroupError> {
+    let cgroup = &cgroup.clone().of_container();
     if !cgroup.exists() {
         return Err(CgroupError::Gone { path: cgroup.path().to_owned() });
     }

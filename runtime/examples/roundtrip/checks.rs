@@ -113,7 +113,7 @@ fn life(backend: &OciBackend, place: &Place, pid: u32, output: &Output) -> Outco
     )?;
 
     let cgroup = Cgroup::at(backend.cgroup(&place.id, pid)?);
-    check("cgroup is as asked for", cgroup.relative() == place.cgroup())?;
+    check("cgroup is as asked for", cgroup.clone().of_container().relative() == place.cgroup())?;
     backend.update(&place.id, &json!({"memory": {"limit": 67_108_864}, "pids": {"limit": 40}}), &limits())?;
     let used = stats::read(&cgroup)?;
     check("update took effect, stats are read", used.memory.limit == 64 << 20 && used.pids.limit == 40)?;
@@ -248,7 +248,7 @@ fn restore(pool: &str, backend: &OciBackend, snapshot: &str, images: &Path, from
         std::fs::read_to_string(place.rootfs().join("count"))?.lines().flat_map(str::parse).collect();
     let expected: Vec<u64> = (1..=u64::try_from(numbers.len())?).collect();
     check("the file counts without a gap", numbers == expected)?;
-    check("cgroup of the new request", Cgroup::of_process(pid)?.relative() == place.cgroup())?;
+    check("cgroup of the new request", Cgroup::of_process(pid)?.of_container().relative() == place.cgroup())?;
     check("limits of the new request", stats::read(&Cgroup::of_process(pid)?)?.memory.limit == 128 << 20)?;
     check("a child of ours", process::stat(pid)?.is_some_and(|stat| stat.ppid == std::process::id()))?;
 
@@ -290,7 +290,7 @@ fn no_criu(id: &str) -> Outcome {
     let children = run(&["pgrep", "-x", "-P", &std::process::id().to_string(), "criu"]);
     let found = orphans::find(id);
     check("no criu is left", found.is_empty() && children.is_err())
-        .inspect_err(|_| eprintln!("{found:?} {children:?} {:?}", run(&["ps", "-ef"])))
+        .inspect_err(|_| eprintln!("{found:?} {children:?}"))
 }
 
 /// What a killed criu leaves, made by hand.

@@ -16,6 +16,11 @@ use crate::Outcome;
 const COUNTER: &str = "trap 'echo bye; exit 7' TERM; exec 3>>/count; i=0; \
                        while :; do i=$((i+1)); echo $i >&3; echo out $i; sleep 0.05; done";
 
+/// Whether cgroups come from systemd: environment ROUNDTRIP_SYSTEMD.
+fn systemd() -> bool {
+    std::env::var_os("ROUNDTRIP_SYSTEMD").is_some()
+}
+
 /// Runs a command and returns its stdout.
 pub(crate) fn run(words: &[&str]) -> Outcome<String> {
     let (program, arguments) = words.split_first().ok_or("no command")?;
@@ -107,7 +112,8 @@ impl Place {
         let place = Self {
             id: id.to_owned(),
             bundle: Path::new("/run/roundtrip").join(id),
-            dataset: format!("{pool}/roundtrip-{id}"),
+            // Of its own for each run: other mount namespaces may keep those of an earlier one busy.
+            dataset: format!("{pool}/roundtrip-{}-{id}", std::process::id()),
             netns: format!("roundtrip-{id}"),
         };
         place.remove();
@@ -138,7 +144,11 @@ impl Place {
     }
 
     pub(crate) fn cgroup(&self) -> String {
-        format!("/roundtrip/{}", self.id)
+        if systemd() {
+            format!("/roundtrip.slice/rt-{}.scope", self.id)
+        } else {
+            format!("/roundtrip/{}", self.id)
+        }
     }
 
     fn spec(&self) -> Value {
@@ -162,7 +172,7 @@ impl Place {
                 {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
             ],
             "linux": {
-                "cgroupsPath": self.cgroup(),
+                "cgroupsPath": if systemd() { format!("roundtrip.slice:rt:{}", self.id) } else { self.cgroup() },
                 "resources": {"memory": {"limit": 134_217_728}, "pids": {"limit": 50}},
                 "namespaces": [
                     {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"},

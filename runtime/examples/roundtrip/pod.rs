@@ -58,7 +58,7 @@ fn empty_dir(place: &Place) -> PathBuf {
 
 /// A container of a pod; `from` is the snapshot name and the place of the one it is restored from.
 fn container(pool: &str, id: &str, pause: &Pause, from: Option<(&str, &Place)>) -> Outcome<Place> {
-    let volume = format!("{pool}/roundtrip-{id}-volume");
+    let volume = format!("{pool}/roundtrip-{}-{id}-volume", std::process::id());
     let old = Path::new("/run/roundtrip").join(id);
     for mount in ["volume", "shm"] {
         drop(run(&["umount", "-l", &old.join(mount).to_string_lossy()]));
@@ -207,23 +207,23 @@ pub(crate) fn all(pool: &str, runtime: &str) -> Outcome {
         backend.kill(&place.id, pid, 9, true, &limits())?;
         nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(i32::try_from(pid)?), None)?;
         backend.delete(&place.id, &limits())?;
-        remove(pool, &place);
+        remove(&place);
     }
     for (place, pid) in places.iter().zip([pid1, pid2]) {
         backend.kill(&place.id, pid, 9, true, &limits())?;
         nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(i32::try_from(pid)?), None)?;
         backend.delete(&place.id, &limits())?;
-        remove(pool, place);
+        remove(place);
     }
     Ok(())
 }
 
-fn remove(pool: &str, place: &Place) {
+fn remove(place: &Place) {
     for mount in ["volume", "shm"] {
         drop(run(&["umount", "-l", &place.bundle.join(mount).to_string_lossy()]));
     }
     place.remove();
-    drop(run(&["zfs", "destroy", "-R", &format!("{pool}/roundtrip-{}-volume", place.id)]));
+    drop(run(&["zfs", "destroy", "-R", &format!("{}-volume", place.dataset)]));
 }
 
 /// SIGKILL to criu while the hook works: everything must be as before.

@@ -164,7 +164,7 @@ pub const REASONS: &[Reason] = &[
     },
     Reason {
         code: "criu-died",
-        pattern: "unexpected EOF",
+        pattern: "read unixpacket",
         advice: "criu was killed (out of memory?); the container goes on, try again",
         kind: Kind::Unavailable,
     },

@@ -30,6 +30,7 @@ pub struct Operation {
     base: PathBuf,
     dir: PathBuf,
     container: String,
+    stays: bool,
 }
 
 impl Operation {
@@ -49,7 +50,7 @@ impl Operation {
             .mode(0o700)
             .create(&dir)
             .map_err(|source| CriuError::File { action: "create", path: dir.clone(), source })?;
-        Ok(Self { base: base.to_owned(), dir, container: container.to_owned() })
+        Ok(Self { base: base.to_owned(), dir, container: container.to_owned(), stays: false })
     }
 
     /// The directory, for CRIU's `--work-path`.
@@ -86,13 +87,18 @@ impl Operation {
         Ok(path)
     }
 
+    /// Leaves the directory behind, because criu still works in it; [`sweep`] removes it when the container goes.
+    pub fn stay(&mut self) {
+        self.stays = true;
+    }
+
     /// The error of a failed call: CRIU's last words if it left any, else what the runtime said. Keeps the log.
     pub fn failure(&self, verb: &'static str, log: &str, runtime_said: &str) -> CriuError {
         let path = self.dir.join(log);
         let kept = self.keep(verb, &path);
         let said = advice::last_errors(&path).unwrap_or_else(|| runtime_said.trim().to_owned());
         let reason = advice::reason(&said).or_else(|| advice::reason(runtime_said));
-        CriuError::Failed { verb, container: self.container.clone(), said, reason, log: kept }
+        CriuError::Failed { verb, said, reason, log: kept }
     }
 
     /// Copies the log to where it outlives this directory.
@@ -135,28 +141,26 @@ pub(super) fn is_directory_of(path: &Path, container: &str) -> bool {
     numbers && parts.next() == Some(key(container).as_str())
 }
 
-/// Removes the directories that processes have left which died in an operation on `container`. Call when nobody works on
-/// it any more.
+/// The directories of operations on `container`, of which one per call in progress is normal.
+pub fn directories(base: &Path, container: &str) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(base) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.path()).filter(|path| is_directory_of(path, container)).collect()
+}
+
+/// Removes the directories of a container on which nobody works any more.
 pub fn sweep(base: &Path, container: &str) {
-    let Ok(entries) = std::fs::read_dir(base) else { return };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if is_directory_of(&path, container)
-            && !owner(&path).is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
-            && let Err(error) = std::fs::remove_dir_all(&path)
-        {
-            tracing::debug!(%error, dir = %path.display(), "scratch directory stays");
+    for dir in directories(base, container) {
+        if let Err(error) = std::fs::remove_dir_all(&dir) {
+            tracing::debug!(%error, dir = %dir.display(), "scratch directory stays");
         }
     }
 }
 
-/// The process whose directory it is.
-fn owner(path: &Path) -> Option<u32> {
-    path.file_name()?.to_str()?.rsplit('.').nth(1)?.parse().ok()
-}
-
 impl Drop for Operation {
     fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
         if let Err(error) = std::fs::remove_dir_all(&self.dir) {
             tracing::debug!(%error, dir = %self.dir.display(), "scratch directory stays");
         }
@@ -207,19 +211,21 @@ mod tests {
         let base = tempfile::tempdir().expect("temporary directory");
         let operation = Operation::begin(base.path(), "web").expect("directory");
         let error = operation.failure("restore", "restore.log", "image path not set\n");
-        assert_eq!(error.to_string(), "criu restore of container web failed: image path not set");
+        assert_eq!(error.to_string(), "criu restore failed: image path not set");
     }
 
     #[test]
-    fn only_what_the_dead_have_left_is_swept() {
+    fn a_sweep_takes_what_belongs_to_the_container_and_nothing_else() {
         let base = tempfile::tempdir().expect("temporary directory");
-        let ours = Operation::begin(base.path(), "web").expect("directory");
+        let mut left = Operation::begin(base.path(), "web").expect("directory");
+        left.stay();
+        drop(left);
         for name in ["web.4194999.0", "db.4194999.0", "failed"] {
             std::fs::create_dir(base.path().join(name)).expect("directory");
         }
+        assert_eq!(directories(base.path(), "web").len(), 2);
         sweep(base.path(), "web");
-        assert!(ours.dir().exists());
-        assert!(!base.path().join("web.4194999.0").exists());
+        assert_eq!(directories(base.path(), "web").len(), 0);
         assert!(base.path().join("db.4194999.0").exists() && base.path().join("failed").exists());
     }
 

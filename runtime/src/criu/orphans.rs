@@ -78,6 +78,16 @@ pub fn wait_for_end(container: &str, patience: Duration) -> Result<(), CriuError
     }
 }
 
+/// Ends everything that works on a container which has gone, criu too: there is nothing left that it could harm.
+pub fn end_all(container: &str) {
+    for worker in find(container) {
+        tracing::warn!(container, pid = worker.process.pid, "ending what still works on a removed container");
+        worker.process.signal(nix::libc::SIGKILL).ok();
+        worker.process.wait_end(&Limits::within(Duration::from_secs(5))).ok();
+    }
+    reap_criu();
+}
+
 /// Takes the exit status of every dead criu that was left to us as subreaper; nobody else waits for these. A dead process
 /// shows no environment, so it is known by its name and its parent.
 fn reap_criu() {
@@ -133,7 +143,7 @@ mod tests {
         let criu = dir.path().join("criu");
         symlink(sleep.expect("sleep"), &criu).expect("link");
         let mut runtime = Command::new("sleep").arg("100").env(CONTAINER_ENV, &id).spawn().expect("sleep");
-        wait_for_end(&id, Duration::from_millis(400)).expect("the runtime was ended");
+        wait_for_end(&id, Duration::from_secs(4)).expect("the runtime was ended");
         assert!(!runtime.wait().expect("ended").success());
 
         let work = operation::Operation::begin(dir.path(), &id).expect("directory");

@@ -32,14 +32,14 @@ impl OciBackend {
     ) -> Result<DumpStats, Error> {
         let id = self.valid_id(&member.id)?;
         fault::step("runtime.pre-dump")?;
-        let operation = Operation::begin(&self.options.criu_base, id)?;
+        let mut operation = Operation::begin(&self.options.criu_base, id)?;
         let settings = Settings { ghost_limit: Some(self.options.ghost_limit), ..Settings::default() };
         let config = operation.write_settings(&settings)?;
-        let argv = self.global(None).pre_dump(id, &images.dir, operation.dir(), images.parent.as_deref());
+        let argv = self.global().pre_dump(id, &images.dir, operation.dir(), images.parent.as_deref());
         let ran = self.criu_command(id, &argv, &config).run(limits);
         if let Err(error) = ran {
             let error = self.explain("pre-dump", &operation, "dump.log", error, "");
-            self.roll_back(member, false);
+            roll_back(&mut operation, member, false);
             return Err(error);
         }
         Ok(statistics(&operation, &images.dir)?)
@@ -56,7 +56,7 @@ impl OciBackend {
         let id = self.valid_id(&member.id)?;
         let frozen = Cgroup::at(&member.cgroup).is_frozen()?;
         fault::step("runtime.dump")?;
-        let operation = Operation::begin(&self.options.criu_base, id)?;
+        let mut operation = Operation::begin(&self.options.criu_base, id)?;
         let action_script = operation.link_hook()?;
         let settings = Settings {
             ghost_limit: Some(self.options.ghost_limit),
@@ -65,7 +65,7 @@ impl OciBackend {
         };
         let config = operation.write_settings(&settings)?;
         let server = Server::bind(&operation.socket())?;
-        let argv = self.global(None).dump(id, &images.dir, operation.dir(), images.parent.as_deref());
+        let argv = self.global().dump(id, &images.dir, operation.dir(), images.parent.as_deref());
         let command = self.criu_command(id, &argv, &config).env(hook::SOCKET_ENV, operation.socket());
         let work = || {
             fault::step("runtime.hook").map_err(|error| error.to_string())?;
@@ -79,14 +79,14 @@ impl OciBackend {
             (Ok(_), None) => {
                 Err(CriuError::HookNotCalled { container: container(), hook: action_script }.into())
             }
-            (_, Some(Err(text))) => Err(CriuError::Hook { container: container(), text }.into()),
+            (_, Some(Err(text))) => Err(CriuError::Hook { text }.into()),
             (Err(error), _) => Err(self.explain("dump", &operation, "dump.log", error, "")),
         };
         let result = result.and_then(|()| Ok(fault::step("runtime.dumped")?));
         match result {
             Ok(()) => Ok(statistics(&operation, &images.dir)?),
             Err(error) => {
-                self.roll_back(member, frozen);
+                roll_back(&mut operation, member, frozen);
                 Err(error)
             }
         }
@@ -128,13 +128,14 @@ impl OciBackend {
         };
         operation.failure(verb, log, &said).into()
     }
+}
 
-    /// Brings a container back to what it was before a failed dump. Reports to the log alone: the caller has an error
-    /// already, and recovery does the same again.
-    fn roll_back(&self, member: &Member, frozen: bool) {
-        if let Err(error) = settle_container(member, frozen) {
-            tracing::error!(container = member.id, %error, "container is not put right after a failed dump");
-        }
+/// Brings a container back to what it was before a failed dump. Reports to the log alone: the caller has an error
+/// already, and recovery does the same again.
+fn roll_back(operation: &mut Operation, member: &Member, frozen: bool) {
+    if let Err(error) = settle_container(member, frozen) {
+        tracing::error!(container = member.id, %error, "container is not put right after a failed dump");
+        operation.stay();
     }
 }
 

@@ -17,6 +17,7 @@ use crate::backend::{CreateRequest, ExecRequest, Stdio};
 use crate::cgroup::Cgroup;
 use crate::error::Error;
 use crate::process::Process;
+use crate::spec::Spec;
 
 /// The descriptors that a runtime hands on, after the request was taken apart.
 pub(super) struct Streams {
@@ -105,8 +106,9 @@ impl OciBackend {
         let scratch = Scratch::new(request.bundle, "init");
         let streams = Streams::new(request.stdio)?;
         let console = streams.console.clone();
-        let argv =
-            self.global(Some(&scratch.log)).create(id, request.bundle, &scratch.pid, console.as_deref());
+        let systemd = self.systemd(&Spec::of_bundle(request.bundle)?);
+        let global = self.global_logged(&scratch.log, systemd);
+        let argv = global.create(id, request.bundle, &scratch.pid, console.as_deref());
         let result = self.launch("create", id, &argv, streams, &scratch, limits);
         if let Err(error) = &result
             && !existed
@@ -134,8 +136,12 @@ impl OciBackend {
         written.map_err(Error::file("write", &scratch.process))?;
         let streams = Streams::new(request.stdio)?;
         let console = streams.console.clone();
-        let argv =
-            self.global(Some(&scratch.log)).exec(id, &scratch.process, &scratch.pid, console.as_deref());
+        let argv = self.global_logged(&scratch.log, self.options.systemd_cgroup).exec(
+            id,
+            &scratch.process,
+            &scratch.pid,
+            console.as_deref(),
+        );
         self.launch("exec", id, &argv, streams, &scratch, limits)
     }
 

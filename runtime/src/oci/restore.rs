@@ -41,14 +41,15 @@ impl OciBackend {
         }
         let bundle = request.bundle;
         let spec = Spec::of_bundle(bundle)?;
-        let cgroup = spec.cgroup(id, self.options.systemd_cgroup);
+        let systemd = self.systemd(&spec);
+        let cgroup = spec.cgroup(id, systemd);
         fault::step("runtime.restore")?;
         let operation = Operation::begin(&self.options.criu_base, id)?;
         let keep = restore.tcp == TcpPolicy::Keep;
         let config = operation.write_settings(&Settings {
             ghost_limit: Some(self.options.ghost_limit),
             tcp_close: !keep,
-            cgroup_root: Some(cgroup.relative()),
+            cgroup_root: Some(self.cgroup_root(&cgroup, systemd)),
             ..Settings::default()
         })?;
         std::fs::create_dir_all(restore.work).map_err(Error::file("create", restore.work))?;
@@ -65,7 +66,7 @@ impl OciBackend {
             pid: &scratch.pid,
             console: console.as_deref(),
         };
-        let argv = self.global(Some(&scratch.log)).restore(id, &paths, keep);
+        let argv = self.global_logged(&scratch.log, systemd).restore(id, &paths, keep);
         let command = streams.of(self.criu_command(id, &argv, &config));
         let result = match command.run(limits) {
             Ok(_) => self.verified(id, &spec, &cgroup, &scratch),
@@ -89,6 +90,12 @@ impl OciBackend {
         result
     }
 
+    /// Where CRIU is to put the tasks: crun has them in a group below systemd's scope.
+    fn cgroup_root(&self, cgroup: &Cgroup, systemd: bool) -> String {
+        let root = cgroup.relative();
+        if systemd && self.options.name == "crun" { format!("{root}/container") } else { root }
+    }
+
     /// The restored init, if it is where it belongs.
     fn verified(&self, id: &str, spec: &Spec, cgroup: &Cgroup, scratch: &Scratch) -> Result<u32, Error> {
         let pid = scratch.read_pid().ok_or_else(|| self.no_pid("restore", id, scratch))?;
@@ -100,7 +107,7 @@ impl OciBackend {
             found,
             expected,
         };
-        let found = Cgroup::of_process(pid)?;
+        let found = Cgroup::of_process(pid)?.of_container();
         if found != *cgroup {
             return Err(misplaced("cgroup", found.relative(), cgroup.relative()).into());
         }
@@ -129,6 +136,7 @@ impl OciBackend {
                 tracing::error!(id, what, %error, "a failed restore leaves something behind");
             }
         };
+        // What hangs is ended with the container.
         report("criu", orphans::wait_for_end(id, orphans::PATIENCE).map_err(Error::from));
         let limits = Limits::within(CLEANUP);
         report("container", self.do_delete(id, &limits));

@@ -22,6 +22,8 @@ fn node(script: &str) -> Node {
     );
     crate::test_script::write(&program, &text);
     std::fs::create_dir(dir.path().join("bundle")).expect("bundle");
+    let config = r#"{"ociVersion": "1.0.2", "root": {"path": "rootfs"}}"#;
+    std::fs::write(dir.path().join("bundle/config.json"), config).expect("config");
     let backend = OciBackend::new(OciOptions {
         name: "crun".into(),
         program,
@@ -43,7 +45,11 @@ impl Node {
 
     fn bundle_files(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.dir.path().join("bundle")).expect("bundle");
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| name != "config.json")
+            .collect()
     }
 }
 

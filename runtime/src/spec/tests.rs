@@ -89,6 +89,7 @@ fn cgroup_paths_of_both_drivers() {
     ] {
         let spec = Spec::from_value(json!({"linux": {"cgroupsPath": path}}));
         assert_eq!(spec.cgroup("c1", systemd).relative(), expected, "{path}");
+        assert_eq!(spec.wants_systemd_cgroup(), path.contains(".slice:"), "{path}");
     }
 }
 
