@@ -72,9 +72,13 @@ impl OciBackend {
             at_instant()
         };
         let ran = server.serve(&work, || command.run(limits));
+        let outcome = server.outcome();
+        // A criu that outlives its cancelled runtime may reach the hook only now. With the listener closed it fails at
+        // once and criu rolls back; else it would wait for an answer, and the roll-back below for it.
+        drop(server);
 
         let container = || id.to_owned();
-        let result = match (ran, server.outcome()) {
+        let result = match (ran, outcome) {
             (Ok(_), Some(Ok(()))) => Ok(()),
             (Ok(_), None) => {
                 Err(CriuError::HookNotCalled { container: container(), hook: action_script }.into())

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cryopod_checkpoint::capture::{self, CaptureOptions, Mode};
+use cryopod_checkpoint::progress::Progress as _;
 use cryopod_checkpoint::refusal::Refusal;
-use cryopod_checkpoint::target::{PodIdentity, TcpPolicy};
+use cryopod_checkpoint::target::{Member, PodIdentity, Repair, TcpPolicy};
 use cryopod_command::Limits;
 use cryopod_runtime::backend::Backend;
 use cryopod_runtime::members::{self, Running};
 use cryopod_runtime::oci::OciBackend;
 use cryopod_runtime::pod_target::PodTarget;
+use cryopod_runtime::repair::OciRepair;
 use cryopod_runtime::{node_facts, preflight};
 
 use super::Done;
@@ -26,6 +28,8 @@ use crate::standalone::registry::Entry;
 use crate::standalone::state::{State, Status};
 use crate::verb::lifecycle::in_status;
 
+/// How long a criu that is rolling back may take; on a slow disk it first ends the page it is writing.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// SIGKILL, to a container that is to stay stopped; it is frozen and so cannot run on meanwhile.
 const KILL: i32 = 9;
 
@@ -54,8 +58,10 @@ pub(super) fn capture(context: &Context, args: &CheckpointArgs, entry: &Entry) -
     options.labels = args.labels.iter().cloned().collect();
     options.copy_limit = config.checkpoint.volume_copy_limit.0;
     options.memory_preflight = memory(context, &backend, &members, &limits)?;
+    let ran = members.clone();
     let target = PodTarget::new(identity(&state), members, Arc::clone(&backend) as Arc<dyn Backend>);
-    let captured = capture::capture(Arc::new(target), &opened.store, &journal, options, &limits)?;
+    let captured = capture::capture(Arc::new(target), &opened.store, &journal, options, &limits)
+        .inspect_err(|_| put_right(&ran, &progress))?;
     drop(progress);
     if args.exit {
         backend.kill(entry.id(), pid, KILL, true, &limits)?;
@@ -71,6 +77,17 @@ pub(super) fn capture(context: &Context, args: &CheckpointArgs, entry: &Entry) -
     })
 }
 
+/// Makes sure that a failed capture has left nothing frozen: a criu that outlived its runtime puts back the freeze it
+/// found, after the capture has thawed. Costs nothing where all is well.
+fn put_right(members: &[Member], progress: &Progress) {
+    progress.step("putting the container right");
+    for member in members {
+        if let Err(error) = OciRepair.repair(member, true, PATIENCE) {
+            tracing::error!(%error, "the container may still be frozen; `cryopod resume` lets it go on");
+        }
+    }
+}
+
 fn identity(state: &State) -> PodIdentity {
     PodIdentity { id: state.id.clone(), name: state.id.clone(), ..PodIdentity::default() }
 }
@@ -78,7 +95,7 @@ fn identity(state: &State) -> PodIdentity {
 fn memory(
     context: &Context,
     backend: &OciBackend,
-    members: &[cryopod_checkpoint::target::Member],
+    members: &[Member],
     limits: &Limits,
 ) -> Result<Result<(), Refusal>, Error> {
     let criu = &context.config()?.criu.path;
