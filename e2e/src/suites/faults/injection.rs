@@ -45,7 +45,7 @@ impl Victim {
     /// Pattern of `pgrep -f` for its command line.
     fn pattern(self) -> &'static str {
         match self {
-            Victim::Criu => "^(/usr/sbin/)?criu swrk",
+            Victim::Criu => "^(/usr/sbin/)?criu[: ]",
             Victim::Runtime => "^(/usr/bin/)?crun .*checkpoint",
             Victim::Hook => "cryopod-hook",
             Victim::Zfs => "^(/usr/sbin/|/sbin/)?zfs (snapshot|send)",
