@@ -15,7 +15,7 @@ mod target;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cryopod_checkpoint::kind::Kind;
@@ -131,7 +131,8 @@ impl Failure for IoError {
 /// Streams that are open, with the workload's ends not yet handed over.
 #[derive(Debug)]
 pub struct Prepared {
-    stdin: Option<(fifo::Input, Option<OwnedFd>)>,
+    // Where input comes from, and the write end of its pipe (none for a terminal).
+    stdin: Option<(PathBuf, Option<OwnedFd>)>,
     outputs: Vec<Output>,
     console: Option<Console>,
     logger: Option<Logger>,
@@ -148,11 +149,21 @@ struct Output {
 #[derive(Debug)]
 pub struct Io {
     outputs: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
-    input: Option<JoinHandle<()>>,
-    // Our own write end of the stdin fifo: the process sees the end of file only once this is gone too.
-    stdin_open: Mutex<Option<OwnedFd>>,
+    stdin: Mutex<Input>,
     master: Option<OwnedFd>,
     logger: tokio::sync::Mutex<Option<Logger>>,
+}
+
+/// The way of input to the process.
+#[derive(Debug)]
+enum Input {
+    /// Not opened before the process runs. A client that has written everything closes its input by CloseIO; if it
+    /// could write before containerd knows the task, its CloseIO would come too early and be lost.
+    Waiting { path: PathBuf, to: copy::Sink, closed: bool },
+    /// Being copied. Our own write end of the fifo: the process sees the end of file only once this is gone too.
+    Open { own_writer: Option<OwnedFd>, copying: JoinHandle<()> },
+    /// There is none.
+    None,
 }
 
 /// Opens what `paths` name and makes the pipes; the returned [`Stdio`] goes to the backend.
@@ -168,7 +179,7 @@ pub async fn prepare(
 ) -> Result<(Stdio, Prepared), IoError> {
     let stdin = match Target::parse(&paths.stdin)? {
         None => None,
-        Some(Target::Fifo(path) | Target::File(path)) => Some(fifo::open_input(&path)?),
+        Some(Target::Fifo(path) | Target::File(path)) => Some(path),
         Some(Target::Logger(uri)) => return Err(IoError::Malformed(uri.path.display().to_string())),
     };
     let (out, err) = (Target::parse(&paths.stdout)?, Target::parse(&paths.stderr)?);
@@ -186,14 +197,14 @@ pub async fn prepare(
             Some(target) => outputs.push(Output { to: target.open("stdout").await?, from: None }),
             None => {}
         }
-        let stdin = stdin.map(|input| (input, None));
+        let stdin = stdin.map(|path| (path, None));
         return Ok((stdio, Prepared { stdin, outputs, console: Some(console), logger }));
     }
     let (child_stdin, stdin) = match stdin {
         None => (None, None),
-        Some(input) => {
+        Some(path) => {
             let (read, write) = pipe(owner)?;
-            (Some(read), Some((input, Some(write))))
+            (Some(read), Some((path, Some(write))))
         }
     };
     // A logger reads both pipes itself; containerd gives the same URI for stdout and stderr.
@@ -259,31 +270,56 @@ impl Prepared {
             let master = master.try_clone().map_err(IoError::Pipe)?;
             outputs.push(copy::discard(master).map_err(IoError::Pipe)?);
         }
-        let mut stdin_open = None;
-        let mut input = None;
-        if let Some((fifo, pipe)) = self.stdin {
-            let to = match (pipe, &master) {
-                (Some(pipe), _) => copy::Sink::Pipe(pipe),
-                (None, Some(master)) => copy::Sink::Terminal(master.try_clone().map_err(IoError::Pipe)?),
-                (None, None) => return Err(IoError::NotATerminal),
-            };
-            stdin_open = fifo.own_writer;
-            input = Some(copy::input(fifo.reader, to).map_err(IoError::Pipe)?);
-        }
-        Ok(Io {
-            outputs: outputs.into(),
-            input,
-            stdin_open: stdin_open.into(),
-            master,
-            logger: self.logger.into(),
-        })
+        let stdin = match (self.stdin, &master) {
+            (None, _) => Input::None,
+            (Some((path, Some(pipe))), _) => {
+                Input::Waiting { path, to: copy::Sink::Pipe(pipe), closed: false }
+            }
+            (Some((path, None)), Some(master)) => {
+                let to = copy::Sink::Terminal(master.try_clone().map_err(IoError::Pipe)?);
+                Input::Waiting { path, to, closed: false }
+            }
+            (Some((_, None)), None) => return Err(IoError::NotATerminal),
+        };
+        Ok(Io { outputs: outputs.into(), stdin: stdin.into(), master, logger: self.logger.into() })
     }
 }
 
 impl Io {
+    fn input(&self) -> MutexGuard<'_, Input> {
+        // Assigned as a whole, so a panic leaves the old or the new value.
+        self.stdin.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the input, now that containerd knows the process. Again is nothing.
+    ///
+    /// # Errors
+    /// When the fifo is not there.
+    pub fn open_input(&self) -> Result<(), IoError> {
+        let mut input = self.input();
+        let Input::Waiting { path, .. } = &*input else { return Ok(()) };
+        let fifo = fifo::open_input(path)?;
+        let Input::Waiting { to, closed, .. } = std::mem::replace(&mut *input, Input::None) else {
+            return Ok(());
+        };
+        let copying = copy::input(fifo.reader, to).map_err(IoError::Pipe)?;
+        *input = Input::Open { own_writer: fifo.own_writer.filter(|_| !closed), copying };
+        Ok(())
+    }
+
     /// Lets the process see the end of its input once everything written so far was read.
     pub fn close_stdin(&self) {
-        self.stdin_open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match &mut *self.input() {
+            Input::Waiting { closed, .. } => *closed = true,
+            Input::Open { own_writer, .. } => *own_writer = None,
+            Input::None => {}
+        }
+    }
+
+    fn stop_input(&self) {
+        if let Input::Open { copying, .. } = std::mem::replace(&mut *self.input(), Input::None) {
+            copying.abort();
+        }
     }
 
     /// Sets the size of the terminal.
@@ -298,10 +334,7 @@ impl Io {
     /// Waits until all output has reached its reader, at most for `patience`; whether it has. What is left then is
     /// lost, as with containerd's own shim.
     pub async fn drain(&self, patience: Duration) -> bool {
-        if let Some(input) = &self.input {
-            input.abort();
-        }
-        self.close_stdin();
+        self.stop_input();
         let mut outputs = self.outputs.lock().await;
         let all = async {
             for output in outputs.iter_mut() {
@@ -324,7 +357,8 @@ impl Io {
 
 impl Drop for Io {
     fn drop(&mut self) {
-        for task in self.outputs.get_mut().drain(..).chain(self.input.take()) {
+        self.stop_input();
+        for task in self.outputs.get_mut().drain(..) {
             task.abort();
         }
     }

@@ -99,7 +99,8 @@ impl Container {
             source,
         })?;
         let child = Arc::new(child);
-        let io = match prepared.connect().await {
+        let opened = prepared.connect().await.and_then(|io| io.open_input().map(|()| io));
+        let io = match opened {
             Ok(io) => Arc::new(io),
             Err(error) => {
                 child.signal(libc::SIGKILL).ok();

@@ -22,7 +22,16 @@ impl Container {
     pub async fn start(self: &Arc<Self>) -> Result<u32, TaskError> {
         let _op = self.op.write().await;
         self.inner().change(&self.id, "", Change::Start)?;
-        let launch = self.inner().launch.clone();
+        let (launch, io) = {
+            let inner = self.inner();
+            (inner.launch.clone(), inner.init.io.clone())
+        };
+        if let Some(io) = io
+            && let Err(error) = io.open_input()
+        {
+            self.inner().change(&self.id, "", Change::StartFailed)?;
+            return Err(error.into());
+        }
         let result = match &launch {
             Launch::Fresh => self.start_fresh().await,
             Launch::Restore { .. } => self.start_restored(launch.clone()).await,
@@ -75,6 +84,8 @@ impl Container {
             Ok::<_, TaskError>(observe(&*backend, &this.id, pid))
         })
         .await?;
-        self.adopt(made, prepared).await
+        self.adopt(made, prepared).await?;
+        let io = self.inner().init.io.clone();
+        Ok(io.map_or(Ok(()), |io| io.open_input())?)
     }
 }

@@ -33,6 +33,7 @@ pub(super) enum Source {
 }
 
 /// Where input goes.
+#[derive(Debug)]
 pub(super) enum Sink {
     Pipe(OwnedFd),
     Terminal(OwnedFd),

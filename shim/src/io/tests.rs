@@ -102,6 +102,7 @@ async fn close_io_ends_the_input_after_what_was_written() {
     let (stdio, prepared) = prepare(&paths, OWNER, &Registry::default()).await.unwrap();
     let mut workload = child(stdio).stdin.unwrap();
     let io = prepared.connect().await.unwrap();
+    io.open_input().unwrap();
     let mut client = OpenOptions::new().write(true).open(&path).unwrap();
     client.write_all(b"line\n").unwrap();
     drop(client);
@@ -117,6 +118,22 @@ async fn close_io_ends_the_input_after_what_was_written() {
         text
     });
     assert_eq!(tokio::time::timeout(SOON, seen).await.unwrap().unwrap(), "line\nmore\n");
+}
+
+#[tokio::test]
+async fn input_that_was_closed_before_the_start_ends_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "in");
+    let paths = StdioPaths { stdin: path.display().to_string(), ..StdioPaths::default() };
+    let (stdio, prepared) = prepare(&paths, OWNER, &Registry::default()).await.unwrap();
+    let mut workload = child(stdio).stdin.unwrap();
+    let io = prepared.connect().await.unwrap();
+    let early = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path);
+    assert_eq!(early.unwrap_err().raw_os_error(), Some(libc::ENXIO), "nobody can write before the start");
+    io.close_stdin();
+    io.open_input().unwrap();
+    let seen = tokio::task::spawn_blocking(move || workload.read(&mut [0; 8]).unwrap());
+    assert_eq!(tokio::time::timeout(SOON, seen).await.unwrap().unwrap(), 0);
 }
 
 #[tokio::test]
