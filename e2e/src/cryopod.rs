@@ -129,7 +129,9 @@ impl Checkpoint {
 
     /// Where its content directory is in the store.
     pub fn content(&self) -> Result<std::path::PathBuf, Failure> {
-        let path = std::path::Path::new("/var/lib/cryopod/store/checkpoints").join(&self.id).join("memory");
+        let store = if self.store.is_empty() { "store" } else { "directory" };
+        let path = format!("/var/lib/cryopod/{store}/checkpoints/{}/memory", self.id);
+        let path = std::path::PathBuf::from(path);
         ensure(path.join("manifest.json").exists(), || format!("{} has no manifest", path.display()))?;
         Ok(path)
     }

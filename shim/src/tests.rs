@@ -1,4 +1,5 @@
 //! The services through a real ttrpc socket, with a fake backend and a fake containerd.
 
+mod complete;
 mod fake;
 mod lifecycle;

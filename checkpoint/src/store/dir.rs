@@ -140,11 +140,20 @@ impl DirStore {
     pub(super) fn drafts(&self) -> Result<Vec<CheckpointId>, StoreError> {
         let mut drafts = Vec::new();
         for id in self.ids()? {
-            if matches!(self.marker(&id), Ok(None)) {
+            if matches!(self.marker(&id), Ok(None)) && !self.is_mounted(&id) {
                 drafts.push(id);
             }
         }
         Ok(drafts)
+    }
+
+    /// Whether a ZFS store of the same directory has its memory dataset mounted there: it has no marker file, and is
+    /// no draft of ours.
+    fn is_mounted(&self, id: &CheckpointId) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let device = |path: &Path| fs::symlink_metadata(path).map(|meta| meta.dev()).ok();
+        let path = self.checkpoint(id);
+        device(&path.join("memory")).is_some_and(|memory| Some(memory) != device(&path))
     }
 
     pub(super) fn info(&self, id: &CheckpointId) -> Result<Option<CheckpointInfo>, StoreError> {

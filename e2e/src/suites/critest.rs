@@ -87,6 +87,7 @@ impl Shared {
         let ready = self.ready.get_or_init(|| {
             let work = PathBuf::from(WORK);
             std::fs::create_dir_all(&work).map_err(|e| format!("{WORK}: {e}"))?;
+            restart_containerd()?;
             let digests = images::serve(&work)?;
             let critest = Critest::prepare(&work, &digests)?;
             Ok(Ready { critest, expected: Expected::load()?, before: traces()? })
@@ -101,11 +102,11 @@ impl Shared {
         let mut calls = vec![ready.critest.run(name, handler)?];
         let seconds = start.elapsed().as_secs_f64();
         if matches!(calls[0], Outcome::Failed(_)) {
-            remove_pods()?;
+            remove_pods();
             for _ in 0..REPEATS {
                 calls.push(ready.critest.run(name, handler)?);
                 if matches!(calls.last(), Some(Outcome::Failed(_))) {
-                    remove_pods()?;
+                    remove_pods();
                 }
             }
         }
@@ -119,17 +120,14 @@ impl Shared {
             book.enter(name, handler, Entry { standing, seconds, note: note.clone() });
             if self.full {
                 book.write(STOCK, &[&[STOCK], OURS].concat())?;
-                book.standing(name, STOCK)
-            } else {
-                ready.expected.stock.get(name).copied()
             }
+            // A filter may have left the other handler out of a whole run.
+            book.standing(name, STOCK).or_else(|| ready.expected.stock.get(name).copied())
         };
-        // With containerd's own shim there is nothing to be judged; a failure is a result.
-        let acceptable = match (handler, stock) {
-            (STOCK, _) => true,
-            (_, Some(stock)) => judge::acceptable(stock, standing),
-            (_, None) => return Err(format!("no result of {STOCK} for {name:?} to compare with")),
-        };
+        // With containerd's own shim there is nothing to be judged; a failure is a result. Where its result is not
+        // known (expected.json is from an incomplete run), ours must at least not fail.
+        let stock = stock.unwrap_or(Standing::Skipped);
+        let acceptable = handler == STOCK || judge::acceptable(stock, standing);
         if !acceptable {
             return Err(format!("{} where {STOCK} {stock:?}: {note}", book::word(standing)));
         }
@@ -160,15 +158,30 @@ impl Drop for Shared {
     }
 }
 
+/// containerd asks each runtime for its features once, when it starts: a shim that was installed since has none, and
+/// tests of user namespaces and recursive read-only mounts would leave themselves out.
+fn restart_containerd() -> Result<(), Failure> {
+    shell::ok("systemctl restart containerd")?;
+    eventually("containerd answers", Duration::from_secs(120), || {
+        Ok((shell::sh("crictl --timeout 10s info")?.code == 0).then_some(()))
+    })
+}
+
 /// Removes the pods that a failed test left, so that the next one does not meet their host ports.
-fn remove_pods() -> Result<(), Failure> {
-    let text = shell::exec_ok(&["crictl", "pods", "-o", "json"])?;
+fn remove_pods() {
+    // What cannot be removed shows in the last test.
+    if let Err(e) = try_remove_pods() {
+        eprintln!("clean-up: {e}");
+    }
+}
+
+fn try_remove_pods() -> Result<(), Failure> {
+    let text = shell::exec_ok(&["crictl", "--timeout", "60s", "pods", "-o", "json"])?;
     let pods: serde_json::Value = serde_json::from_str(&text).map_err(|e| format!("crictl pods: {e}"))?;
     for pod in pods["items"].as_array().into_iter().flatten() {
         let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
         if let (true, Some(id)) = (namespace.starts_with("cri-test-namespace"), pod["id"].as_str()) {
-            // What cannot be removed shows in the last test.
-            shell::sh(&format!("timeout 60 crictl rmp --force {id}"))?;
+            shell::exec_ok(&["crictl", "--timeout", "60s", "rmp", "--force", id])?;
         }
     }
     Ok(())

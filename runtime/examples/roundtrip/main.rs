@@ -7,6 +7,7 @@
 mod checks;
 mod node;
 mod pod;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -30,11 +31,27 @@ fn main() -> ExitCode {
     }
     for runtime in runtimes {
         println!("== {runtime}");
-        if let Err(error) = checks::all(&pool, &runtime).and_then(|()| pod::all(&pool, &runtime)) {
+        if let Err(error) = all(&pool, &runtime) {
             eprintln!("roundtrip: {runtime}: {error}");
             return ExitCode::FAILURE;
         }
     }
     println!("roundtrip: ok");
     ExitCode::SUCCESS
+}
+
+fn all(pool: &str, runtime: &str) -> Outcome {
+    // ROUNDTRIP_ONLY=terminal runs that part alone.
+    let only = std::env::var("ROUNDTRIP_ONLY").unwrap_or_default();
+    let wanted = |part: &str| only.is_empty() || only == part;
+    if wanted("life") {
+        checks::all(pool, runtime)?;
+    }
+    if wanted("pod") {
+        pod::all(pool, runtime)?;
+    }
+    if wanted("terminal") {
+        terminal::all(pool, runtime)?;
+    }
+    Ok(())
 }

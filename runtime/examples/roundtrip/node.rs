@@ -38,15 +38,18 @@ pub(crate) struct Output(Arc<Mutex<String>>);
 impl Output {
     fn collect(mut reader: std::io::PipeReader) -> Self {
         let output = Self::default();
-        let text = output.0.clone();
+        let sink = output.clone();
         std::thread::spawn(move || {
             let mut buffer = [0u8; 4096];
             while let Ok(count @ 1..) = reader.read(&mut buffer) {
-                let part = String::from_utf8_lossy(buffer.get(..count).unwrap_or_default()).into_owned();
-                text.lock().unwrap_or_else(PoisonError::into_inner).push_str(&part);
+                sink.push(&String::from_utf8_lossy(buffer.get(..count).unwrap_or_default()));
             }
         });
         output
+    }
+
+    pub(crate) fn push(&self, part: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_str(part);
     }
 
     pub(crate) fn text(&self) -> String {

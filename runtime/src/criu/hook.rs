@@ -216,6 +216,19 @@ mod tests {
     }
 
     #[test]
+    fn a_hook_that_asks_after_the_runtime_has_ended_fails_as_soon_as_the_server_is_dropped() {
+        let (_dir, socket, server) = server();
+        server.serve(&|| Ok(()), || ());
+        // Connected, but nobody serves any more: a criu that outlived its cancelled runtime is here.
+        let late = UnixStream::connect(&socket).expect("in the backlog");
+        late.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        drop(server);
+        let error = read_line(&late).expect_err("nobody answers");
+        assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "it would have waited: {error}");
+        assert!(ask(&socket, &question()).is_err());
+    }
+
+    #[test]
     fn a_hook_without_a_server_fails() {
         assert!(ask(Path::new("/nonexistent/hook.sock"), &question()).is_err());
     }

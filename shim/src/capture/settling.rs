@@ -24,7 +24,7 @@ pub fn begin(store: &Store, id: &CheckpointId) {
     let mut command = Command::new(own_path());
     command
         .arg0("containerd-shim-cryopod-v2")
-        .args(["-id", id.as_str(), "-store", &zfs.root().to_string(), "-bundle"])
+        .args(["-id", id.as_str(), "-store", zfs.root().as_ref(), "-bundle"])
         .arg(zfs.dir())
         .arg("settle")
         .env_remove("NOTIFY_SOCKET")

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use containerd_shim_protos::sandbox_async::SandboxClient;
 use containerd_shim_protos::shim::events::ForwardRequest;
 use containerd_shim_protos::shim_async::{Client, Events, TaskClient, create_events};
 use cryopod_checkpoint::target::{AtInstant, DumpOptions, DumpStats, ImageDir, Member};
@@ -206,6 +207,7 @@ pub async fn containerd(path: &Path) -> (Server, Seen) {
 pub struct Shim {
     pub dir: tempfile::TempDir,
     pub task: TaskClient,
+    pub sandbox: SandboxClient,
     pub pod: Arc<Pod>,
     pub seen: Seen,
     _servers: (Server, Server),
@@ -225,13 +227,14 @@ pub async fn shim() -> Shim {
     let address = format!("unix://{}", dir.path().join("s").display());
     let mut server = services(&pod).bind(&address).unwrap();
     server.start().await.unwrap();
-    let task = TaskClient::new(Client::connect(&address).await.unwrap());
-    Shim { dir, task, pod, seen, _servers: (containerd, server) }
+    let client = Client::connect(&address).await.unwrap();
+    let (task, sandbox) = (TaskClient::new(client.clone()), SandboxClient::new(client));
+    Shim { dir, task, sandbox, pod, seen, _servers: (containerd, server) }
 }
 
 impl Shim {
     /// A bundle whose init runs `script`.
-    pub fn bundle(&self, id: &str, script: &str, annotations: serde_json::Value) -> String {
+    pub fn bundle(&self, id: &str, script: &str, annotations: &serde_json::Value) -> String {
         let bundle = self.dir.path().join(id);
         std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
         let config = serde_json::json!({

@@ -31,7 +31,7 @@ impl Shim {
     ) -> ttrpc::Result<u32> {
         let request = api::CreateTaskRequest {
             id: id.to_owned(),
-            bundle: self.bundle(id, script, annotations),
+            bundle: self.bundle(id, script, &annotations),
             ..Default::default()
         };
         self.task.create(soon(), &request).await.map(|response| response.pid)
@@ -152,7 +152,7 @@ async fn a_slow_create_delays_nobody_else() {
     let shim = shim().await;
     shim.create("fast", "sleep 60").await.unwrap();
     let slow = shim.task.clone();
-    let bundle = shim.bundle("slow", "exit 0", serde_json::json!({"slow": "1500"}));
+    let bundle = shim.bundle("slow", "exit 0", &serde_json::json!({"slow": "1500"}));
     let slow = tokio::spawn(async move {
         let request = api::CreateTaskRequest { id: "slow".to_owned(), bundle, ..Default::default() };
         slow.create(soon(), &request).await

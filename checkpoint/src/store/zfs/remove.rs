@@ -32,7 +32,7 @@ impl ZfsStore {
         }
         let memory = self.zfs.dataset(&self.memory(id)?, limits)?;
         let mut names = memory.as_ref().map(planned).unwrap_or_default();
-        names.extend(sources.iter().cloned());
+        names.extend(sources.iter().filter(|source| !names.contains(source)).cloned().collect::<Vec<_>>());
         self.drop_sources(&names, limits)?;
         fault::step("delete.move")?;
         let trash = self.fresh_name("trash", id.as_str())?;
@@ -63,19 +63,25 @@ impl ZfsStore {
         names.iter().try_for_each(|name| self.drop_source(name, limits))
     }
 
-    /// Destroys one of our snapshots on a dataset of others; one that is gone is no error. One that is being sent or
-    /// cloned is marked and goes with its last user. A hold that a killed settling left is released first, since it
-    /// would keep the dataset from its owner.
+    /// Destroys one of our snapshots on a dataset of others; one that is gone is no error. One that is cloned is marked
+    /// and goes with its last clone. A hold that a killed settling left is released, since it would keep the dataset
+    /// from its owner.
     pub(crate) fn drop_source(&self, name: &SnapshotName, limits: &Limits) -> Result<(), StoreError> {
         let names = std::slice::from_ref(name);
-        if let Some(id) = name.leaf().strip_prefix(SNAPSHOT_PREFIX).and_then(|id| id.parse().ok()) {
-            match self.zfs.release(names, &hold_tag(&id)?, limits) {
-                Err(ZfsError::HoldMissing { .. } | ZfsError::PoolMissing { .. }) => {}
-                Err(error) if error.is_not_found() => return Ok(()),
-                other => other?,
+        let destroyed = match self.zfs.destroy_snapshots(names, false, limits) {
+            Err(ZfsError::Busy { .. } | ZfsError::HasDependents { .. }) => {
+                if let Some(id) = name.leaf().strip_prefix(SNAPSHOT_PREFIX).and_then(|id| id.parse().ok()) {
+                    match self.zfs.release(names, &hold_tag(&id)?, limits) {
+                        Err(ZfsError::HoldMissing { .. }) => {}
+                        Err(error) if error.is_not_found() => return Ok(()),
+                        other => other?,
+                    }
+                }
+                self.zfs.destroy_snapshots(names, true, limits)
             }
-        }
-        match self.zfs.destroy_snapshots(names, true, limits) {
+            other => other,
+        };
+        match destroyed {
             Err(error) if error.is_not_found() => Ok(()),
             // The pool was exported or destroyed, and the snapshot with it.
             Err(ZfsError::PoolMissing { .. }) => Ok(()),
