@@ -42,7 +42,7 @@ pub(crate) enum Error {
     NotRoot { packages: String },
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("no Debian archive found in apt's configuration; needed for the node's packages")]
+    #[error("no Debian archive found in apt's configuration; name one in CRYOPOD_DEBIAN_ARCHIVE: the node is built from its packages")]
     NoMirror,
     #[error(transparent)]
     Process(#[from] process::Error),
@@ -131,8 +131,14 @@ fn release() -> Option<String> {
         .map(|name| name.trim_matches('"').to_owned())
 }
 
-/// The archive that apt takes Debian from on this host, such as `http://deb.debian.org/debian`.
+/// Names Debian's archive where apt does not, as on a host of another distribution.
+const ARCHIVE: &str = "CRYOPOD_DEBIAN_ARCHIVE";
+
+/// The archive that apt takes Debian from on this host, a URL that ends in `/debian`.
 pub(crate) fn mirror() -> Result<String, Error> {
+    if let Some(named) = std::env::var(ARCHIVE).ok().filter(|named| !named.is_empty()) {
+        return Ok(named.trim_end_matches('/').to_owned());
+    }
     let targets = command::Command::new("apt-get")
         .args(["indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"])
         .run(&command::Limits::none())
@@ -142,14 +148,7 @@ pub(crate) fn mirror() -> Result<String, Error> {
         let path = uri.trim_end_matches('/');
         path.ends_with("/debian")
     });
-    match found {
-        Some(uri) => Ok(uri.trim_end_matches('/').to_owned()),
-        // Not a Debian host, or apt has no lists yet: Debian's own front.
-        None if targets.is_empty() || release().as_deref() != Some("bookworm") => {
-            Ok("http://deb.debian.org/debian".to_owned())
-        }
-        None => Err(Error::NoMirror),
-    }
+    found.map(|uri| uri.trim_end_matches('/').to_owned()).ok_or(Error::NoMirror)
 }
 
 fn add_backports(mirror: &str) -> Result<(), Error> {
