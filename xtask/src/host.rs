@@ -42,7 +42,9 @@ pub(crate) enum Error {
     NotRoot { packages: String },
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("no Debian archive found in apt's configuration; name one in CRYOPOD_DEBIAN_ARCHIVE: the node is built from its packages")]
+    #[error(
+        "no Debian archive found in apt's configuration; name one in CRYOPOD_DEBIAN_ARCHIVE: the node is built from its packages"
+    )]
     NoMirror,
     #[error(transparent)]
     Process(#[from] process::Error),
