@@ -47,6 +47,7 @@ pub const STEPS: &[&str] = &[
     "adopt.rename",
     "adopt.replace",
     "adopt.adopted",
+    "forget.rename",
     "place.journal",
     "place.aside",
     "place.clone",

@@ -120,16 +120,36 @@ impl Journal {
         Ok(open)
     }
 
+    /// Reads the entries of the operations that `wanted` names; those without an owner come locked, all others are left
+    /// alone.
+    pub(crate) fn scan_for(&self, wanted: impl Fn(&Operation) -> bool) -> Result<Scan, JournalError> {
+        let mut scan = Scan::default();
+        for path in self.files()? {
+            let Some(op) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")) else {
+                continue;
+            };
+            // Read without its lock, to leave the others alone; an operation never becomes another one.
+            if matches!(read(&path), Ok(Some(entry)) if wanted(&entry.operation)) {
+                self.look_at(op, &path, &mut scan)?;
+            }
+        }
+        Ok(scan)
+    }
+
+    fn files(&self) -> Result<Vec<PathBuf>, JournalError> {
+        let mut paths = Vec::new();
+        let listing = fs::read_dir(&self.dir).map_err(|source| io_error("list", &self.dir, source))?;
+        for item in listing {
+            paths.push(item.map_err(|source| io_error("list", &self.dir, source))?.path());
+        }
+        paths.sort();
+        Ok(paths)
+    }
+
     /// Reads every entry; those without an owner come locked.
     pub fn scan(&self) -> Result<Scan, JournalError> {
         let mut scan = Scan::default();
-        let mut names: Vec<PathBuf> = Vec::new();
-        let listing = fs::read_dir(&self.dir).map_err(|source| io_error("list", &self.dir, source))?;
-        for item in listing {
-            names.push(item.map_err(|source| io_error("list", &self.dir, source))?.path());
-        }
-        names.sort();
-        for path in names {
+        for path in self.files()? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if let Some(op) = name.strip_suffix(".json") {
                 self.look_at(op, &path, &mut scan)?;

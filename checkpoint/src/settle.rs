@@ -34,7 +34,7 @@ use crate::progress::Progress;
 use crate::store::{Deleted, Found, Store, StoreError, ZfsStore, zfs_kind};
 
 pub use adopt::{Adopted, adopt};
-pub(crate) use adopt::{finish_adopt, reap_adopted};
+pub(crate) use adopt::{finish_adopt, let_go, reap_adopted};
 
 /// How often a sender looks whether somebody wants its dataset: well below the 10 s that Delete has.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -136,6 +136,16 @@ pub fn settle(
     zfs.set_settled(id, limits)?;
     fault::step("settle.settled")?;
     Ok(settled)
+}
+
+/// Frees what nothing needs any more: adopted datasets whose checkpoints are settled or deleted, what was deleted and
+/// is no longer shared, bases without checkpoints. Called when something that shared or needed them has gone. Returns
+/// how many pieces of deleted checkpoints and bases went.
+pub fn tidy(store: &Store, limits: &Limits) -> Result<u64, StoreError> {
+    if let Store::Zfs(zfs) = store {
+        reap_adopted(zfs, limits)?;
+    }
+    store.reap(limits)
 }
 
 fn lock_name(id: &CheckpointId) -> String {

@@ -59,7 +59,12 @@ pub(crate) fn run(context: &Context, args: &SettleArgs) -> Result<u8, Error> {
     let id: CheckpointId = args.id.parse().map_err(Error::CheckpointName)?;
     let limits = context.signals.limits(WHOLE);
     let store = context.open_store(&limits)?.store;
-    let settled = settle::settle(&store, &id, &Silent, &limits)?;
+    let settled = settle::settle(&store, &id, &Silent, &limits);
+    // A source that was adopted goes with its last checkpoint, also when this one has been deleted meanwhile.
+    if let Err(error) = settle::tidy(&store, &limits) {
+        context.output.note(&format!("space is not freed yet: {error}; `cryopod recover` does it"));
+    }
+    let settled = settled?;
     context.output.result(&json!({ "id": id, "disks": settled.disks }), |_| {
         format!("{id} is settled, {} disks were sent", settled.disks)
     })?;

@@ -8,6 +8,7 @@ use cryopod_zfs::{
 use super::{PlaceError, PlaceRequest, Replacement};
 use crate::fault;
 use crate::journal::{Journal, Operation};
+use crate::settle;
 use crate::store::{ID, KIND, StoreError, ZfsStore};
 
 /// Settings of the fresh dataset that its owner may have made and the clone keeps.
@@ -101,7 +102,8 @@ pub(super) fn beside(
     limits: &Limits,
 ) -> Result<Replacement, PlaceError> {
     let dataset = store.container(request.container)?;
-    store.destroy_if_there(&dataset, limits)?;
+    // Of a container of that id before this one; its checkpoints keep what they need.
+    settle::let_go(store, &dataset, limits)?;
     let properties = Properties::new()
         .with("mountpoint", "legacy")
         .with("readonly", "off")

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cryopod_command::Limits;
-use cryopod_zfs::{CreateRequest, Error as ZfsError, Properties};
+use cryopod_zfs::{CreateRequest, Properties};
 
 use super::{LiveRootfs, PlaceError, PlaceRequest, Replacement, RootfsPlacement};
 use crate::durable;
 use crate::scratch::Scratch;
+use crate::settle::{self, Adopted};
 use crate::store::{ID, KIND, Store, StoreError};
 use crate::tree::{self, Existing};
 
@@ -98,26 +99,25 @@ fn own_root(
 }
 
 /// Removes the root that was made for a container; none is success. Called when the container is deleted, with the root
-/// unmounted.
-pub fn forget(store: &Store, container: &str, limits: &Limits) -> Result<(), StoreError> {
-    match store {
+/// unmounted. What checkpoints still need of it moves into the store; the caller should then begin to settle them.
+pub fn forget(store: &Store, container: &str, limits: &Limits) -> Result<Adopted, StoreError> {
+    let (path, adopted) = match store {
         Store::Dir(store) => {
             let path = store.container(container);
-            match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                other => other.map_err(StoreError::io("remove", &path)),
-            }
+            return match fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(StoreError::io("remove", &path)(error))
+                }
+                _ => Ok(Adopted::Nothing),
+            };
         }
         Store::Zfs(store) => {
-            match store.zfs.destroy(&store.container(container)?, true, limits) {
-                Err(ZfsError::NotFound { .. }) => {}
-                other => other?,
-            }
-            let path: PathBuf = store.dir().join("containers").join(container);
-            match fs::remove_dir(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                other => other.map_err(StoreError::io("remove", &path)),
-            }
+            let adopted = settle::let_go(store, &store.container(container)?, limits)?;
+            (store.dir().join("containers").join(container), adopted)
         }
+    };
+    match fs::remove_dir(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", &path)(error)),
+        _ => Ok(adopted),
     }
 }

@@ -5,8 +5,7 @@ use std::io;
 use std::path::Path;
 
 use cryopod_checkpoint::restore::{Replacement, RootfsPlacement, forget};
-use cryopod_checkpoint::settle::{Adopted, adopt};
-use cryopod_checkpoint::store::{StoreError, StoreKind};
+use cryopod_checkpoint::settle::{Adopted, tidy};
 use cryopod_command::Limits;
 use cryopod_zfs::MountOptions;
 use nix::errno::Errno;
@@ -48,24 +47,17 @@ pub(crate) fn undo(context: &Context, id: &str, rootfs: &Path, limits: &Limits) 
         }
     }
     let opened = context.open_store(limits)?;
-    keep_its_checkpoints(context, &opened, id, limits)?;
-    Ok(forget(&opened.store, id, limits)?)
-}
-
-/// Checkpoints of this container that are not settled yet live on its root: that moves into the store first.
-fn keep_its_checkpoints(context: &Context, opened: &Opened, id: &str, limits: &Limits) -> Result<(), Error> {
-    if opened.store.kind() == StoreKind::Dir {
-        return Ok(());
+    let checkpoints = match forget(&opened.store, id, limits)? {
+        Adopted::Nothing => Vec::new(),
+        // Checkpoints of this container that are not settled yet lived on its root; that is in the store now.
+        Adopted::Moved { checkpoints, .. } => checkpoints,
+    };
+    for checkpoint in &checkpoints {
+        settling::begin(context, &opened, checkpoint, false)?;
     }
-    let dataset = format!("{}/containers/{id}", opened.store.place());
-    let dataset = dataset.parse().map_err(|error| Error::Store(StoreError::Name(error)))?;
-    match adopt(&opened.store, &dataset, &context.journal()?, limits)? {
-        Adopted::Nothing => {}
-        Adopted::Moved { checkpoints, .. } => {
-            for checkpoint in &checkpoints {
-                settling::begin(context, opened, checkpoint, false)?;
-            }
-        }
+    // The root may have been the last that shared with a checkpoint which is deleted already.
+    if let Err(error) = tidy(&opened.store, limits) {
+        context.output.note(&format!("space is not freed yet: {error}; `cryopod recover` does it"));
     }
     Ok(())
 }
