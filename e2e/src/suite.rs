@@ -1,6 +1,7 @@
 //! Runs a list of tests in order and counts them.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use libtest_mimic::{Arguments, Conclusion, Trial};
 
@@ -17,7 +18,18 @@ pub struct Suite {
 
 /// One test.
 pub fn test(name: impl Into<String>, body: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Trial {
-    Trial::test(name, move || body().map_err(Into::into))
+    let name = name.into();
+    let title = name.clone();
+    Trial::test(name, move || {
+        let start = Instant::now();
+        let outcome = body();
+        // At once: a long suite that is cut off would otherwise take the reason with it.
+        match &outcome {
+            Ok(()) => print!("{:.0} s ", start.elapsed().as_secs_f64()),
+            Err(why) => println!("\n{title} failed after {:.0} s: {why}", start.elapsed().as_secs_f64()),
+        }
+        outcome.map_err(Into::into)
+    })
 }
 
 /// Runs them one after the other and prints the closing line.

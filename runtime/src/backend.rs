@@ -69,6 +69,9 @@ pub struct RestoreRequest<'a> {
     pub work: &'a Path,
     /// Established TCP connections: `Keep` needs the same address.
     pub tcp: TcpPolicy,
+    /// The container comes back frozen, before it has run an instruction; [`Backend::resume`] lets it go. For members
+    /// of a pod that wait for the others.
+    pub frozen: bool,
 }
 
 /// A further process in a container.

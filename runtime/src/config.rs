@@ -190,6 +190,8 @@ pub struct CheckpointSection {
     pub volume_copy_limit: Bytes,
     /// Longest capture or restore.
     pub timeout: Seconds,
+    /// How long a restored container stays frozen until the other containers of its checkpoint are back too.
+    pub together_timeout: Seconds,
 }
 
 /// What happens to a writable volume.
@@ -268,6 +270,7 @@ impl Default for CheckpointSection {
             pre_dump_min_rss: Bytes(64 << 20),
             volume_copy_limit: Bytes(256 << 20),
             timeout: Seconds(300),
+            together_timeout: Seconds(60),
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::exits::Registry;
 use crate::io::{Owner, Prepared};
 use crate::process::Process;
 use crate::process::state::{Change, State};
+use crate::together::{Company, Together};
 
 pub use create::New;
 pub use delete::Deleted;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub publisher: Publisher,
     /// PIDs that somebody waits for.
     pub registry: Registry,
+    /// Restored containers that wait for the others of their pod.
+    pub together: Arc<Together>,
 }
 
 /// How init comes to life.
@@ -75,6 +78,8 @@ pub enum Launch {
         tcp: cryopod_checkpoint::target::TcpPolicy,
         /// Checkpoint id or directory, for people.
         from: String,
+        /// Who comes back with it.
+        company: Company,
     },
 }
 
@@ -109,6 +114,8 @@ struct Inner {
     pending: Option<Pending>,
     // Streams of a restore that waits for Start.
     waiting: Option<(Stdio, Prepared)>,
+    // Restored and frozen until the others of its checkpoint are back.
+    apart: bool,
 }
 
 impl Container {

@@ -39,3 +39,4 @@ mod sys;
 mod task;
 #[cfg(test)]
 mod tests;
+mod together;

@@ -118,6 +118,7 @@ fn run(
             group: args.id.clone(),
             publisher: Publisher::new(&args.namespace, &args.ttrpc_address),
             registry: Registry::default(),
+            together: Arc::default(),
         };
         let pod = Pod::new(shared, backends);
         let listener = UnixListener::from_std(socket).map_err(setup("listen"))?;

@@ -140,7 +140,11 @@ impl Session<'_> {
                     path: work.clone(),
                     source,
                 })?;
-                Ok(backend.restore(request, &RestoreRequest { images, work: &work, tcp: *tcp }, limits)?)
+                Ok(backend.restore(
+                    request,
+                    &RestoreRequest { images, work: &work, tcp: *tcp, frozen: false },
+                    limits,
+                )?)
             }
         }
     }

@@ -216,7 +216,7 @@ fn restore(pool: &str, backend: &OciBackend, snapshot: &str, images: &Path, from
     let empty = image_dir(images, "empty", None)?;
     let (stdio, _, _) = pipes()?;
     let request = CreateRequest { id: &id, bundle: &place.bundle, stdio };
-    let broken = RestoreRequest { images: &empty.dir, work: &work, tcp };
+    let broken = RestoreRequest { images: &empty.dir, work: &work, tcp, frozen: false };
     let error = backend.restore(request, &broken, &limits()).err().ok_or("empty images must fail")?;
     println!("     {error}");
     nothing_left(backend, &place)?;
@@ -227,7 +227,7 @@ fn restore(pool: &str, backend: &OciBackend, snapshot: &str, images: &Path, from
     std::fs::write(core.trim(), b"nonsense")?;
     let (stdio, _, _) = pipes()?;
     let request = CreateRequest { id: &id, bundle: &place.bundle, stdio };
-    let broken = RestoreRequest { images: &damaged, work: &work, tcp };
+    let broken = RestoreRequest { images: &damaged, work: &work, tcp, frozen: false };
     let error = backend.restore(request, &broken, &limits()).err().ok_or("damaged images must fail")?;
     println!("     {error}");
     nothing_left(backend, &place)?;
@@ -235,7 +235,7 @@ fn restore(pool: &str, backend: &OciBackend, snapshot: &str, images: &Path, from
     let (stdio, output, _) = pipes()?;
     let request = CreateRequest { id: &id, bundle: &place.bundle, stdio };
     let final_images = images.join("final");
-    let restore = RestoreRequest { images: &final_images, work: &work, tcp };
+    let restore = RestoreRequest { images: &final_images, work: &work, tcp, frozen: false };
     let begin = Instant::now();
     let pid = backend.restore(request, &restore, &limits())?;
     took("restore", begin);

@@ -293,7 +293,7 @@ fn restore(
     let (stdio, output, _) = pipes()?;
     let images = images.join(&from.id);
     let request = CreateRequest { id, bundle: &place.bundle, stdio };
-    let restore = RestoreRequest { images: &images, work: &work, tcp: TcpPolicy::Keep };
+    let restore = RestoreRequest { images: &images, work: &work, tcp: TcpPolicy::Keep, frozen: false };
     let begin = Instant::now();
     let pid = backend.restore(request, &restore, &limits())?;
     took("restore", begin);

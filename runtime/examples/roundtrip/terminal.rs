@@ -99,7 +99,7 @@ pub(crate) fn all(pool: &str, runtime: &str) -> Outcome {
     let work = new.bundle.join("work");
     let request =
         CreateRequest { id: &new.id, bundle: &new.bundle, stdio: Stdio::Terminal { console_socket: socket } };
-    let restore = RestoreRequest { images: &dir.dir, work: &work, tcp: TcpPolicy::Keep };
+    let restore = RestoreRequest { images: &dir.dir, work: &work, tcp: TcpPolicy::Keep, frozen: false };
     let again = backend.restore(request, &restore, &limits())?;
     eventually("the new terminal shows the counter", || restored.last() > 3)?;
     check("and goes on where it was", restored.text().lines().next().is_some_and(|line| line != "out 1"))?;

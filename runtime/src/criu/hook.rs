@@ -1,4 +1,4 @@
-//! The instant of a dump: CRIU calls a program while nothing of the container runs, the program asks us.
+//! The instants of a dump and of a restore: CRIU calls a program while nothing of the container runs, the program asks us.
 //!
 //! ```text
 //! criu --action-script--> cryopod-hook --unix socket--> Server (this process): runs the work, answers
@@ -28,8 +28,27 @@ use crate::wait::{self, Woken};
 pub const NAME: &str = "cryopod-hook";
 /// Environment variable that holds the server's socket.
 pub const SOCKET_ENV: &str = "CRYOPOD_HOOK_SOCKET";
-/// The stage at which memory is in the images and nothing runs.
-const STAGE: &str = "post-dump";
+
+/// When the work is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Memory is in the images and nothing runs.
+    PostDump,
+    /// All tasks are made, and stopped before their first own instruction.
+    PreResume,
+}
+
+impl Stage {
+    const ALL: [Self; 2] = [Self::PostDump, Self::PreResume];
+
+    /// CRIU's name for it (`CRTOOLS_SCRIPT_ACTION`).
+    fn name(self) -> &'static str {
+        match self {
+            Self::PostDump => "post-dump",
+            Self::PreResume => "pre-resume",
+        }
+    }
+}
 
 /// How long the hook waits for the answer. The work has its own, shorter limits; this only ends a hook whose server
 /// hangs, so that CRIU rolls back and the container runs on.
@@ -50,7 +69,7 @@ struct Question {
 pub fn main() -> i32 {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     let stage = variable("CRTOOLS_SCRIPT_ACTION");
-    if stage != STAGE {
+    if Stage::ALL.iter().all(|known| known.name() != stage) {
         return 0;
     }
     let socket = variable(SOCKET_ENV);
@@ -94,31 +113,32 @@ fn read_line(stream: &UnixStream) -> io::Result<String> {
     }
 }
 
-/// Answers the hook of one dump.
+/// Answers the hook of one dump or restore.
 #[derive(Debug)]
 pub struct Server {
+    stage: Stage,
     listener: UnixListener,
     answer: Mutex<Option<Result<(), String>>>,
 }
 
 impl Server {
-    /// Listens at `socket`, which must not exist.
-    pub fn bind(socket: &Path) -> Result<Self, CriuError> {
+    /// Listens at `socket`, which must not exist, for questions of `stage`; at other stages CRIU may go on.
+    pub fn bind(socket: &Path, stage: Stage) -> Result<Self, CriuError> {
         let failed = |action| move |source| CriuError::File { action, path: socket.to_owned(), source };
         let listener = UnixListener::bind(socket).map_err(failed("listen at"))?;
         listener.set_nonblocking(true).map_err(failed("listen at"))?;
-        Ok(Self { listener, answer: Mutex::new(None) })
+        Ok(Self { stage, listener, answer: Mutex::new(None) })
     }
 
-    /// Runs `dump` (which blocks until CRIU has ended) while `work` is done for the hook on another thread.
-    pub fn serve<T>(&self, work: &AtInstant<'_>, dump: impl FnOnce() -> T) -> T {
+    /// Runs `call` (which blocks until CRIU has ended) while `work` is done for the hook on another thread.
+    pub fn serve<T>(&self, work: &AtInstant<'_>, call: impl FnOnce() -> T) -> T {
         let ended = cryopod_command::Cancel::new();
         let until = Limits::none().with_cancel(ended.clone());
         std::thread::scope(|scope| {
             scope.spawn(|| self.answer_all(work, &until));
-            // Also when `dump` panics the thread must end, or the scope would wait for ever.
+            // Also when `call` panics the thread must end, or the scope would wait for ever.
             let guard = EndOnDrop(&ended);
-            let result = dump();
+            let result = call();
             drop(guard);
             result
         })
@@ -152,6 +172,9 @@ impl Server {
         stream.set_write_timeout(Some(QUESTION))?;
         let question: Question = serde_json::from_str(&read_line(stream)?)?;
         tracing::debug!(stage = question.stage, pid = question.pid, images = question.images, "hook asks");
+        if question.stage != self.stage.name() {
+            return stream.write_all(b"ok\n");
+        }
         let mut answer = self.answer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let line = match answer.get_or_insert_with(work) {
             Ok(()) => "ok\n".to_owned(),
@@ -176,13 +199,13 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     fn question() -> Question {
-        Question { stage: STAGE.into(), pid: "1".into(), images: "/x".into() }
+        Question { stage: Stage::PostDump.name().into(), pid: "1".into(), images: "/x".into() }
     }
 
     fn server() -> (tempfile::TempDir, std::path::PathBuf, Server) {
         let dir = tempfile::tempdir().expect("temporary directory");
         let socket = dir.path().join("hook.sock");
-        let server = Server::bind(&socket).expect("bound");
+        let server = Server::bind(&socket, Stage::PostDump).expect("bound");
         (dir, socket, server)
     }
 
@@ -206,6 +229,14 @@ mod tests {
         let work = || Err("snapshot failed:\nout of space".to_owned());
         let answer = server.serve(&work, || ask(&socket, &question()));
         assert_eq!(answer, Err("snapshot failed:; out of space".to_owned()));
+    }
+
+    #[test]
+    fn at_another_stage_criu_goes_on_and_the_work_waits_for_its_own() {
+        let (_dir, socket, server) = server();
+        let early = Question { stage: Stage::PreResume.name().into(), ..question() };
+        server.serve(&|| Err("too early".to_owned()), || assert_eq!(ask(&socket, &early), Ok(())));
+        assert_eq!(server.outcome(), None);
     }
 
     #[test]

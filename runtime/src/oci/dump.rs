@@ -16,7 +16,7 @@ use cryopod_command::{Command, Kill, Limits};
 use super::argv::Argv;
 use super::{CLEANUP, OciBackend, said};
 use crate::cgroup::Cgroup;
-use crate::criu::hook::{self, Server};
+use crate::criu::hook::{self, Server, Stage};
 use crate::criu::operation::{CONTAINER_ENV, Operation};
 use crate::criu::settings::Settings;
 use crate::criu::{CriuError, leftovers, netlock, orphans, stats};
@@ -64,7 +64,7 @@ impl OciBackend {
             ..Settings::default()
         };
         let config = operation.write_settings(&settings)?;
-        let server = Server::bind(&operation.socket())?;
+        let server = Server::bind(&operation.socket(), Stage::PostDump)?;
         let argv = self.global().dump(id, &images.dir, operation.dir(), images.parent.as_deref());
         let command = self.criu_command(id, &argv, &config).env(hook::SOCKET_ENV, operation.socket());
         let work = || {

@@ -21,6 +21,7 @@ use super::launch::{Scratch, Streams};
 use super::{CLEANUP, OciBackend, said};
 use crate::backend::{CreateRequest, RestoreRequest};
 use crate::cgroup::Cgroup;
+use crate::criu::hook::{self, Server, Stage};
 use crate::criu::operation::Operation;
 use crate::criu::settings::Settings;
 use crate::criu::{CriuError, images, netlock, orphans};
@@ -46,8 +47,13 @@ impl OciBackend {
         fault::step("runtime.restore")?;
         let operation = Operation::begin(&self.options.criu_base, id)?;
         let keep = restore.tcp == TcpPolicy::Keep;
+        let hook = match restore.frozen {
+            true => Some((operation.link_hook()?, Server::bind(&operation.socket(), Stage::PreResume)?)),
+            false => None,
+        };
         let config = operation.write_settings(&Settings {
             ghost_limit: Some(self.options.ghost_limit),
+            action_script: hook.as_ref().map(|(script, _)| script.clone()),
             tcp_close: !keep,
             cgroup_root: Some(self.cgroup_root(&cgroup, systemd)),
             ..Settings::default()
@@ -68,8 +74,22 @@ impl OciBackend {
         };
         let argv = self.global_logged(&scratch.log, systemd).restore(id, &paths, keep);
         let command = streams.of(self.criu_command(id, &argv, &config));
-        let result = match command.run(limits) {
-            Ok(_) => self.verified(id, &spec, &cgroup, &scratch),
+        let ran = match &hook {
+            None => command.run(limits),
+            Some((_, server)) => {
+                let command = command.env(hook::SOCKET_ENV, operation.socket());
+                let freeze = || cgroup.begin_freeze().map_err(|error| error.to_string());
+                server.serve(&freeze, || command.run(limits))
+            }
+        };
+        let result = match ran {
+            Ok(_) => self.verified(id, &spec, &cgroup, &scratch).and_then(|pid| {
+                if restore.frozen {
+                    // Again, should a runtime not have called the hook: late is better than never.
+                    cgroup.freeze(limits)?;
+                }
+                Ok(pid)
+            }),
             Err(error) => {
                 let said = said::in_log(&scratch.log);
                 Err(self.explain("restore", &operation, "restore.log", error, &said))

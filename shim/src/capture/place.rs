@@ -24,6 +24,7 @@ use super::{DoorError, Node};
 use crate::bootstrap::is_safe_id;
 use crate::bundle::Brief;
 use crate::mounts::Mount;
+use crate::together::Company;
 
 /// Where restored containers are remembered.
 const MARKS: &str = "/var/lib/cryopod/restored";
@@ -45,6 +46,8 @@ pub enum Wish {
 pub struct Prepared {
     /// Memory images; `None` to start afresh.
     pub images: Option<PathBuf>,
+    /// Who comes back with it.
+    pub company: Company,
     /// What is mounted as its root.
     pub mounts: Vec<Mount>,
     /// Whether the store made a root for it, to be forgotten with it.
@@ -117,7 +120,13 @@ pub fn place(
     let spec = Spec::of_bundle(bundle).map_err(cryopod_runtime::error::Error::from)?;
     let name = spec.name(id);
     let manifest = node.store.manifest(checkpoint, limits)?;
-    let fresh = Prepared { images: None, mounts: given.to_vec(), own_root: false, tcp: TcpPolicy::Close };
+    let members = manifest.members.iter().filter(|member| member.memory.is_some());
+    let company = Company {
+        members: members.map(|member| member.member.name.clone()).collect(),
+        patience: Duration::from_secs(node.config.checkpoint.together_timeout.0),
+    };
+    let fresh =
+        Prepared { images: None, company, mounts: given.to_vec(), own_root: false, tcp: TcpPolicy::Close };
     if manifest.member(name).is_none() && manifest.members.len() > 1 {
         // An init container that had done its work, or one that the pod did not have then.
         tracing::info!(id, name, checkpoint = checkpoint.as_str(), "not in the checkpoint: started afresh");

@@ -27,6 +27,7 @@ use crate::io::{self, Prepared, StdioPaths};
 use crate::mounts::{self, Mount};
 use crate::process::state::{Change, State};
 use crate::process::{EVENTS_PER_PROCESS, Process};
+use crate::together::Company;
 
 /// What containerd asked for.
 #[derive(Debug, Clone)]
@@ -83,6 +84,7 @@ impl Container {
             launch: Launch::Fresh,
             pending: None,
             waiting: None,
+            apart: false,
         };
         Ok(Arc::new(Self {
             id: new.id.clone(),
@@ -163,7 +165,8 @@ impl Container {
             Wish::Images(images) => {
                 self.mount(&new.mounts)?;
                 let from = images.display().to_string();
-                return Ok(Launch::Restore { images, work, tcp: TcpPolicy::Keep, from });
+                let company = Company::default();
+                return Ok(Launch::Restore { images, work, tcp: TcpPolicy::Keep, from, company });
             }
             Wish::Checkpoint(checkpoint) => checkpoint,
         };
@@ -177,7 +180,13 @@ impl Container {
         self.mount(&placed.mounts)?;
         fault::step("shim.create.mounted").map_err(DoorError::from)?;
         Ok(match placed.images {
-            Some(images) => Launch::Restore { images, work, tcp: placed.tcp, from: checkpoint.to_string() },
+            Some(images) => Launch::Restore {
+                images,
+                work,
+                tcp: placed.tcp,
+                from: checkpoint.to_string(),
+                company: placed.company,
+            },
             None => Launch::Fresh,
         })
     }

@@ -37,6 +37,26 @@ impl Container {
         }
     }
 
+    /// Lets a restored container run that has waited for the others of its checkpoint. After a pause it goes on with
+    /// the resume.
+    pub(super) fn let_go_on(self: &Arc<Self>) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let _op = this.op.write().await;
+            let waits = {
+                let mut inner = this.inner();
+                std::mem::take(&mut inner.apart) && inner.init.state == State::Running
+            };
+            if !waits {
+                return;
+            }
+            let (backend, id) = (this.backend(), this.id.clone());
+            if let Err(error) = blocking(move || backend.resume(&id, &Limits::within(STEP_WITHIN))).await {
+                tracing::error!(id = this.id, %error, "a restored container stays frozen; resume its task");
+            }
+        });
+    }
+
     /// Lets a paused container run again.
     ///
     /// # Errors

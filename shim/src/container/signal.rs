@@ -17,6 +17,8 @@ impl Container {
     /// # Errors
     /// NOT_FOUND for what has ended, whether noticed already or not.
     pub async fn kill(&self, exec_id: &str, signal: i32, all: bool) -> Result<(), TaskError> {
+        // Whoever waits for the rest of a pod that is being stopped would not see a polite signal.
+        self.shared.together.give_up();
         let process = if exec_id.is_empty() { "init" } else { exec_id }.to_owned();
         let ended = || TaskError::Ended { id: self.id.clone(), process: process.clone() };
         let child = {

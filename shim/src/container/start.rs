@@ -50,10 +50,13 @@ impl Container {
             (pid, state)
         };
         if result.is_ok()
-            && let Launch::Restore { from, .. } = &launch
+            && let Launch::Restore { from, company, .. } = &launch
         {
             place::remember(&self.brief, &self.id, from);
             self.watch_init();
+            let this = self.clone();
+            let name = self.brief.name(&self.id);
+            self.shared.together.back(from, name, company, Box::new(move || this.let_go_on()));
         }
         if let State::Exiting(exit) = state {
             self.finish_init(exit);
@@ -70,13 +73,15 @@ impl Container {
         let waiting: Option<Waiting> = self.inner().waiting.take();
         let not_started = || TaskError::NotStarted { id: self.id.clone(), process: "init".to_owned() };
         let (stdio, prepared) = waiting.ok_or_else(not_started)?;
-        let Launch::Restore { images, work, tcp, .. } = launch else { return Err(not_started()) };
+        let Launch::Restore { images, work, tcp, from, company } = launch else { return Err(not_started()) };
         let this = self.clone();
+        let frozen = self.shared.together.must_wait(&from, self.brief.name(&self.id), &company);
+        self.inner().apart = frozen;
         let made: Made = blocking(move || {
             std::fs::create_dir_all(&work)
                 .map_err(|source| TaskError::Directory { path: work.clone(), source })?;
             let request = CreateRequest { id: &this.id, bundle: &this.bundle, stdio };
-            let restore = RestoreRequest { images: &images, work: &work, tcp };
+            let restore = RestoreRequest { images: &images, work: &work, tcp, frozen };
             let backend = this.backend();
             let pid = backend.restore(request, &restore, &Limits::within(CREATE_WITHIN))?;
             this.note_pid(pid)?;

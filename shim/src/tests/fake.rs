@@ -222,6 +222,7 @@ pub async fn shim() -> Shim {
         group: "pod".to_owned(),
         publisher: Publisher::new("ns", &events.display().to_string()),
         registry: Registry::default(),
+        together: Arc::default(),
     };
     let pod = Pod::new(shared, Box::new(OneBackend(Arc::default())));
     let address = format!("unix://{}", dir.path().join("s").display());
