@@ -8,6 +8,7 @@
 mod bench;
 mod crictl;
 mod cryopod;
+mod ctr;
 mod demo;
 mod leaks;
 mod shell;

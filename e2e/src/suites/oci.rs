@@ -1,55 +1,65 @@
-//! `oci`: the Task API as kubelet uses it, on crun and on runc.
+//! `oci`: the whole Task API on a real node, as kubelet uses it through CRI and as `ctr` uses it directly, on crun and
+//! on runc, with and without a pause container, through restarts and crashes.
+//!
+//! Every test ends with a look at what is left: datasets, mounts, cgroups, network namespaces, processes.
 
-use std::time::Duration;
+mod crash;
+mod lifecycle;
+mod memory;
+mod pods;
+mod restart;
+mod signals;
+mod stats;
+mod streams;
+mod tasks;
+mod terminal;
+mod update;
 
-use crate::crictl::{Pod, Spec};
-use crate::suite::{Failure, Suite, ensure, test};
+use crate::leaks;
+use crate::suite::{Failure, Suite, test};
 
-const LONG: Duration = Duration::from_secs(30);
+/// A test of this suite: its name, whether every run has it, the runtime handlers it runs on, what it does there.
+type Case = (&'static str, bool, &'static [&'static str], fn(&str) -> Result<(), Failure>);
+
+/// Our default runtime.
+const CRUN: &[&str] = &["cryopod"];
+/// Both runtimes.
+const RUNTIMES: &[&str] = &["cryopod", "cryopod-runc"];
+/// Both runtimes, and crun without a pause container.
+const ALL: &[&str] = &["cryopod", "cryopod-runc", "cryopod-shim"];
+/// Without a pause container.
+const SANDBOXER: &[&str] = &["cryopod-shim"];
 
 /// The tests.
-pub fn suite(_full: bool) -> Suite {
-    let mut tests = Vec::new();
-    for handler in ["cryopod", "cryopod-runc"] {
-        tests.push(test(format!("{handler}::a_container_runs_logs_and_its_exit_code_arrives"), move || {
-            runs(handler)
-        }));
-        tests.push(test(format!("{handler}::exec_returns_output_and_exit_code"), move || exec(handler)));
-        tests.push(test(format!("{handler}::stop_ends_it_with_sigterm_and_sigkill"), move || stop(handler)));
+pub fn suite(full: bool) -> Suite {
+    let rooms: [&[Case]; 11] = [
+        lifecycle::CASES,
+        signals::CASES,
+        streams::CASES,
+        terminal::CASES,
+        tasks::CASES,
+        update::CASES,
+        stats::CASES,
+        memory::CASES,
+        pods::CASES,
+        restart::CASES,
+        crash::CASES,
+    ];
+    let mut suite = Suite { tests: Vec::new(), left_out: Vec::new() };
+    for (name, always, handlers, body) in rooms.into_iter().flatten().copied() {
+        for handler in handlers {
+            if full || always {
+                let name = format!("{handler}::{name}");
+                suite.tests.push(test(name, move || leaks::checked(|| body(handler))));
+            } else {
+                suite.left_out.push(format!("oci {handler}::{name}"));
+            }
+        }
     }
-    Suite { tests, left_out: Vec::new() }
+    suite
 }
 
-fn runs(handler: &str) -> Result<(), Failure> {
-    let pod = Pod::run(handler, "runs")?;
-    let c = pod.start(&Spec::sh("c", "echo out; echo err >&2; exit 7"))?;
-    let code = c.wait_exit(LONG)?;
-    ensure(code == 7, || format!("exit code {code}, not 7"))?;
-    let logs = c.logs()?;
-    ensure(logs.contains(&("stdout".into(), "out".into())), || format!("no stdout line in {logs:?}"))?;
-    ensure(logs.contains(&("stderr".into(), "err".into())), || format!("no stderr line in {logs:?}"))?;
-    c.remove()?;
-    pod.remove()
-}
-
-fn exec(handler: &str) -> Result<(), Failure> {
-    let pod = Pod::run(handler, "exec")?;
-    let c = pod.start(&Spec::sh("c", "sleep 1000"))?;
-    let done = c.exec(&["sh", "-c", "echo hello; exit 3"])?;
-    ensure(done.stdout == "hello\n", || format!("stdout {:?}", done.stdout))?;
-    ensure(done.code != 0 && done.stderr.contains('3'), || format!("code {}: {}", done.code, done.stderr))?;
-    pod.remove()
-}
-
-fn stop(handler: &str) -> Result<(), Failure> {
-    let pod = Pod::run(handler, "stop")?;
-    let polite = pod.start(&Spec::sh("polite", "trap 'exit 5' TERM; while :; do sleep 0.1; done"))?;
-    polite.stop(10)?;
-    let code = polite.wait_exit(LONG)?;
-    ensure(code == 5, || format!("after SIGTERM: exit code {code}, not 5"))?;
-    let stubborn = pod.start(&Spec::sh("stubborn", "trap '' TERM; while :; do sleep 0.1; done"))?;
-    stubborn.stop(1)?;
-    let code = stubborn.wait_exit(LONG)?;
-    ensure(code == 137, || format!("after SIGKILL: exit code {code}, not 137"))?;
-    pod.remove()
+/// Options of `ctr run` that choose the runtime of a handler.
+fn runtime_options(handler: &str) -> &'static [&'static str] {
+    if handler == "cryopod-runc" { &["--runtime-config-path", "/etc/cryopod/runc.toml"] } else { &[] }
 }
