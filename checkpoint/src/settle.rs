@@ -138,6 +138,22 @@ pub fn settle(
     Ok(settled)
 }
 
+/// What a settling process does after its own checkpoint: settles those whose process was killed or lost its power, and
+/// tidies up. Those that another process works on are left to it; failures are logged, since somebody comes again.
+pub fn rest(store: &Store, progress: &dyn Progress, limits: &Limits) -> Result<(), StoreError> {
+    if let Store::Zfs(zfs) = store {
+        for info in zfs.list(limits)?.into_iter().filter(|info| !info.settled) {
+            if zfs.locks.try_lock(&lock_name(&info.id))?.is_none() {
+                continue;
+            }
+            if let Err(error) = settle(store, &info.id, progress, limits) {
+                tracing::warn!(checkpoint = info.id.as_str(), %error, "not settled yet");
+            }
+        }
+    }
+    tidy(store, limits).map(drop)
+}
+
 /// Frees what nothing needs any more: adopted datasets whose checkpoints are settled or deleted, what was deleted and
 /// is no longer shared, bases without checkpoints. Called when something that shared or needed them has gone. Returns
 /// how many pieces of deleted checkpoints and bases went.

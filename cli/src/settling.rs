@@ -60,8 +60,8 @@ pub(crate) fn run(context: &Context, args: &SettleArgs) -> Result<u8, Error> {
     let limits = context.signals.limits(WHOLE);
     let store = context.open_store(&limits)?.store;
     let settled = settle::settle(&store, &id, &Silent, &limits);
-    // A source that was adopted goes with its last checkpoint, also when this one has been deleted meanwhile.
-    if let Err(error) = settle::tidy(&store, &limits) {
+    // Also when this one has been deleted meanwhile: a source that was adopted goes with its last checkpoint.
+    if let Err(error) = settle::rest(&store, &Silent, &limits) {
         context.output.note(&format!("space is not freed yet: {error}; `cryopod recover` does it"));
     }
     let settled = settled?;

@@ -206,7 +206,7 @@ pub struct State {
     pub mounted: bool,
     /// ZFS dataset that is its root; empty where it is none.
     pub dataset: String,
-    /// Whether snapshots of ours may be on that dataset.
+    /// Whether snapshots of ours may be on that dataset, or it may be a clone of ours.
     pub captured: bool,
     /// Whether the store made a root for it.
     pub placed: bool,

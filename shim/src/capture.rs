@@ -9,6 +9,7 @@ pub mod cri;
 mod node;
 pub mod order;
 pub mod place;
+pub mod release;
 pub mod settling;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -9,14 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use containerd_shim_protos::shim::shim::DeleteResponse;
-use cryopod_checkpoint::restore;
 use cryopod_command::Limits;
 use cryopod_runtime::config::Sources;
 use protobuf::Message;
 
 use crate::args::Args;
 use crate::bundle::State;
-use crate::capture::{DoorError, Node, cri};
+use crate::capture::{DoorError, Node, release};
 use crate::events::timestamp;
 use crate::exits::{Exit, start_time};
 use crate::{backends, mounts, sys};
@@ -117,14 +116,18 @@ fn release(state: &State) -> Result<(), DoorError> {
     let sources =
         Sources { file: state.config_file.clone(), body: state.config_body.clone(), ..Sources::default() };
     let node = Node::open(&sources, &limits)?;
+    // First what containerd asks for in a moment; it finishes what was begun on this dataset by itself.
+    let done = (|| {
+        if state.captured && !state.dataset.is_empty() {
+            release::dataset(&node, &state.dataset.parse().map_err(DoorError::StoreRoot)?, &limits)?;
+        }
+        if state.placed {
+            release::own_root(&node, &state.id, &limits)?;
+        }
+        Ok(())
+    })();
     node.recover(&limits);
-    if state.captured && !state.dataset.is_empty() {
-        cri::release(&node, &state.dataset.parse().map_err(DoorError::StoreRoot)?, &limits)?;
-    }
-    if state.placed {
-        restore::forget(&node.store, &state.id, &limits)?;
-    }
-    Ok(())
+    done
 }
 
 /// Signals a process that may have ended long ago, and waits until it is gone.

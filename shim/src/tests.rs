@@ -3,3 +3,4 @@
 mod complete;
 mod fake;
 mod lifecycle;
+mod notes;

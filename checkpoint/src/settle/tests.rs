@@ -172,6 +172,45 @@ fn a_lost_source_is_said_and_the_checkpoint_can_still_be_deleted() {
 }
 
 #[test]
+fn a_checkpoint_whose_settling_was_killed_stays_listed_and_the_next_settling_of_any_takes_it_along() {
+    let world = Arc::new(World::new(StoreKind::Zfs));
+    let id = world.capture();
+    let (died, met) = mpsc::channel();
+    let (theirs, theirs_id) = (Arc::clone(&world), id.clone());
+    thread::spawn(move || {
+        let _hooked = test_hook::die_at("settle.send", died);
+        settle_it(&theirs, &theirs_id)
+    });
+    met.recv_timeout(Duration::from_secs(20)).unwrap();
+    // While it lives it is left alone; with it dead every recovery lists it, until somebody has settled it.
+    rest(&world.store, &Silent, &none()).unwrap();
+    assert!(!world.store.info(&id, &none()).unwrap().settled);
+    world.process_died();
+    for _ in 0..2 {
+        assert_eq!(world.recover().unsettled, std::slice::from_ref(&id));
+    }
+    let second = world.capture();
+    settle_it(&world, &second).unwrap();
+    rest(&world.store, &Silent, &none()).unwrap();
+    assert!(world.store.info(&id, &none()).unwrap().settled);
+    assert!(world.recover().unsettled.is_empty());
+    world.recovered("taken along");
+    std::mem::forget(world);
+}
+
+#[test]
+fn one_checkpoint_that_cannot_settle_does_not_keep_the_others_from_it() {
+    let (world, id) = world();
+    let snapshot: SnapshotName = format!("tank/snaps/web@cryopod-{id}").parse().unwrap();
+    world.fake.destroy_snapshots(&[snapshot], false, &none()).unwrap();
+    let second = world.capture();
+    rest(&world.store, &Silent, &none()).unwrap();
+    assert!(world.store.info(&second, &none()).unwrap().settled);
+    world.store.delete(&id, &none()).unwrap();
+    world.recovered("one lost");
+}
+
+#[test]
 fn every_step_of_settling_may_fail_or_be_its_last() {
     let steps = fault::STEPS.iter().copied().filter(|step| step.starts_with("settle."));
     for step in steps {

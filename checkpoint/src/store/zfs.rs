@@ -269,7 +269,7 @@ impl ZfsStore {
     }
 
     /// Everything about the committed checkpoints, in one call to ZFS.
-    pub(super) fn list(&self, limits: &Limits) -> Result<Vec<CheckpointInfo>, StoreError> {
+    pub(crate) fn list(&self, limits: &Limits) -> Result<Vec<CheckpointInfo>, StoreError> {
         let root = self.root.child("checkpoints")?;
         self.infos(&root, 3, limits)
     }

@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 use cryopod_checkpoint::capture::Mode;
 use cryopod_checkpoint::fault;
 use cryopod_checkpoint::id::CheckpointId;
-use cryopod_checkpoint::settle::{self, Adopted};
 use cryopod_checkpoint::store::Store;
 use cryopod_checkpoint::swap::Swap;
 use cryopod_command::Limits;
@@ -146,19 +145,6 @@ pub fn finish(pending: Pending, limits: &Limits) -> Result<(), DoorError> {
     let Pending { swap, node, checkpoint } = pending;
     swap.back(&node.0.store, limits)?;
     settling::begin(&node.0.store, &checkpoint);
-    Ok(())
-}
-
-/// Before containerd destroys `dataset`: whatever of ours still depends on it moves into the store.
-///
-/// # Errors
-/// See [`DoorError`].
-pub fn release(node: &Node, dataset: &DatasetName, limits: &Limits) -> Result<(), DoorError> {
-    fault::step("shim.delete.adopt")?;
-    if let Adopted::Moved { to, checkpoints } = settle::adopt(&node.store, dataset, &node.journal, limits)? {
-        tracing::info!(%dataset, adopted = %to, "checkpoints still need this dataset; it lives on in the store");
-        checkpoints.iter().for_each(|id| settling::begin(&node.store, id));
-    }
     Ok(())
 }
 

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use containerd_shim_protos::events::task::TaskCheckpointed;
-use cryopod_checkpoint::restore;
 use cryopod_checkpoint::target::PodIdentity;
 use cryopod_command::{Cancel, Limits};
 use tokio::sync::RwLockWriteGuard;
@@ -12,6 +11,7 @@ use tokio::sync::RwLockWriteGuard;
 use super::{Container, DELETE_WITHIN, STEP_WITHIN};
 use crate::capture::cri::{self, CriOrder};
 use crate::capture::order::{self, Choices, Order, Subject};
+use crate::capture::release;
 use crate::capture::{DoorError, Node, Watch};
 use crate::error::{TaskError, blocking};
 use crate::events::Event;
@@ -43,6 +43,21 @@ impl Container {
         let state = {
             let mut inner = self.inner();
             inner.bundle_state.captured = true;
+            inner.bundle_state.clone()
+        };
+        Ok(state.write(&self.bundle)?)
+    }
+
+    /// Notes, before the first step of a restore, that the store may make a root for it, and that its own dataset may
+    /// become a clone of the checkpoint's.
+    ///
+    /// # Errors
+    /// When the bundle cannot be written.
+    pub fn note_placing(&self) -> Result<(), TaskError> {
+        let state = {
+            let mut inner = self.inner();
+            inner.bundle_state.placed = true;
+            inner.bundle_state.captured |= self.dataset.is_some();
             inner.bundle_state.clone()
         };
         Ok(state.write(&self.bundle)?)
@@ -141,10 +156,10 @@ impl Container {
         }
         let node = Node::open(&self.chosen.sources, limits)?;
         if let Some(dataset) = self.dataset.as_ref().filter(|_| captured) {
-            cri::release(&node, dataset, limits)?;
+            release::dataset(&node, dataset, limits)?;
         }
         if placed {
-            restore::forget(&node.store, &self.id, limits)?;
+            release::own_root(&node, &self.id, limits)?;
         }
         Ok(())
     }

@@ -172,8 +172,7 @@ impl Container {
         };
         let node = Node::open(&self.chosen.sources, &Limits::within(CREATE_WITHIN))?;
         let limits = order::limits(&node.config, &Cancel::new());
-        // From here on the store may have made something that goes with the container.
-        self.inner().bundle_state.placed = true;
+        self.note_placing()?;
         let backend = self.chosen.backend.name();
         let placed = place::place(&node, &checkpoint, &self.id, &self.bundle, &new.mounts, backend, &limits)?;
         self.inner().bundle_state.placed = placed.own_root;
