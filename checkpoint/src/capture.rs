@@ -97,7 +97,8 @@ pub fn take(
 
     let mut memory = Vec::new();
     if plan.mode == CapturedMode::Full {
-        memory = memory::pre_dump(target.as_ref(), &content, &options, &mut recorder, limits)?;
+        memory = memory::pre_dump(target.as_ref(), &content, &options, &mut recorder, limits)
+            .inspect_err(|_| draft.put_right(target.as_ref(), false))?;
     }
     progress.step("sync");
     fault::step("capture.sync")?;
@@ -108,7 +109,7 @@ pub fn take(
     progress.step("freeze");
     fault::step("capture.freeze")?;
     recorder.freezing();
-    let frozen = Frozen::freeze(Arc::clone(&target), &mut recorder, limits)?;
+    let frozen = Frozen::freeze(Arc::clone(&target), &draft, &mut recorder, limits)?;
     let instant =
         while_frozen(target.as_ref(), store, &plan, &content, &mut memory, &options, &mut recorder, limits);
     let kept = if options.exit && instant.is_ok() {
@@ -116,8 +117,11 @@ pub fn take(
         Some(frozen)
     } else {
         progress.step("thaw");
-        draft.thawed(recorder.phase("thaw", |_| frozen.thaw()))?;
+        recorder.phase("thaw", |_| frozen.thaw())?;
         recorder.thawed();
+        if instant.is_err() && plan.mode == CapturedMode::Full {
+            draft.put_right(target.as_ref(), true);
+        }
         None
     };
     let disks = instant?;

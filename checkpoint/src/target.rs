@@ -181,6 +181,10 @@ pub trait Target: Send + Sync {
     /// stopped (a later member may have failed). Idempotent; tries all members even when one fails.
     fn thaw(&self) -> Result<(), TargetError>;
 
+    /// Puts a member right after a dump or pre-dump has failed, whose own roll-back may have failed as well: as
+    /// [`Repair::repair`], which is tried later when this fails. Costs nothing where all is well.
+    fn put_right(&self, member: &Member, frozen_by_us: bool) -> Result<(), TargetError>;
+
     /// One memory round with the member running; its images are the parent of the next.
     fn pre_dump(&self, member: &Member, images: &ImageDir, limits: &Limits)
     -> Result<DumpStats, TargetError>;

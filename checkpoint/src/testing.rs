@@ -36,6 +36,8 @@ pub(crate) struct PodState {
     pub(crate) repaired: Vec<String>,
     /// The next calls of this name fail.
     pub(crate) fail: Vec<(&'static str, usize)>,
+    /// As what they fail; Internal unless told otherwise.
+    pub(crate) fail_as: Option<Kind>,
     pub(crate) calls: Vec<String>,
 }
 
@@ -74,7 +76,8 @@ impl FakePod {
             return Ok(());
         }
         state.fail.remove(at);
-        Err(failure(name, container))
+        let kind = state.fail_as.unwrap_or(Kind::Internal);
+        Err(TargetError { kind, ..failure(name, container) })
     }
 }
 
@@ -108,6 +111,14 @@ impl Target for FakePod {
     fn thaw(&self) -> Result<(), TargetError> {
         self.call("thaw", "pod")?;
         self.lock().frozen = false;
+        Ok(())
+    }
+
+    fn put_right(&self, member: &Member, frozen_by_us: bool) -> Result<(), TargetError> {
+        self.call("put-right", &member.id)?;
+        if frozen_by_us {
+            self.lock().frozen = false;
+        }
         Ok(())
     }
 

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cryopod_checkpoint::target::{
-    AtInstant, DumpOptions, DumpStats, ImageDir, Member, PodIdentity, Target, TargetError,
+    AtInstant, DumpOptions, DumpStats, ImageDir, Member, PodIdentity, Repair, Target, TargetError,
 };
 use cryopod_command::Limits;
 
 use crate::backend::Backend;
 use crate::cgroup::Cgroup;
+use crate::criu::orphans;
 use crate::error::Error;
+use crate::repair::OciRepair;
 
 /// How long the kernel may take to thaw; thawing has no caller's limit, because it must happen.
 const THAW: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
@@ -84,6 +86,10 @@ impl Target for PodTarget {
         self.ours().for_each(|(member, cgroup)| note(member, cgroup.begin_thaw()));
         self.ours().for_each(|(member, cgroup)| note(member, cgroup.wait_thawed(&limits)));
         first.map_or(Ok(()), Err)
+    }
+
+    fn put_right(&self, member: &Member, frozen_by_us: bool) -> Result<(), TargetError> {
+        OciRepair.repair(member, frozen_by_us, orphans::PATIENCE)
     }
 
     fn pre_dump(

@@ -1,6 +1,7 @@
 //! The two guards of a capture: what is frozen is thawed, what is drafted is removed, on every path.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -22,18 +23,36 @@ const CLEANUP: Duration = Duration::from_secs(60);
 const THAW_TRIES: u32 = 5;
 const THAW_PAUSE: Duration = Duration::from_millis(100);
 
-/// A pod frozen by us. Dropping it thaws, also while a panic unwinds.
-pub(super) struct Frozen(Option<Arc<dyn Target>>);
+/// Whether recovery has to look at the members; shared by the two guards.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stuck(Arc<AtomicBool>);
+
+impl Stuck {
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A pod frozen by us. Dropping it thaws, also while a panic unwinds; a thaw that fails keeps the journal entry.
+pub(super) struct Frozen {
+    target: Option<Arc<dyn Target>>,
+    stuck: Stuck,
+}
 
 impl Frozen {
     pub(super) fn freeze(
         target: Arc<dyn Target>,
+        draft: &Draft,
         recorder: &mut Recorder,
         limits: &Limits,
     ) -> Result<Self, CaptureError> {
         // The guard first: a freeze that panics half-way must be undone as well.
-        let guard = Self(Some(target));
-        if let Some(target) = &guard.0 {
+        let guard = Self { target: Some(target), stuck: draft.stuck.clone() };
+        if let Some(target) = &guard.target {
             recorder.phase("freeze", |_| target.freeze(limits))?;
         }
         Ok(guard)
@@ -42,23 +61,24 @@ impl Frozen {
     /// Thaws; an injected fault is reported after the thaw, never instead of it.
     pub(super) fn thaw(mut self) -> Result<(), CaptureError> {
         let fault = fault::step("capture.thaw");
-        if let Some(target) = self.0.take() {
-            thaw(target.as_ref()).map_err(CaptureError::Thaw)?;
+        if let Some(target) = self.target.take() {
+            thaw(target.as_ref()).inspect_err(|_| self.stuck.set()).map_err(CaptureError::Thaw)?;
         }
         Ok(fault?)
     }
 
     /// Leaves the pod frozen for good: the caller ends it.
     pub(super) fn keep(mut self) {
-        self.0 = None;
+        self.target = None;
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        if let Some(target) = self.0.take()
+        if let Some(target) = self.target.take()
             && let Err(error) = thaw(target.as_ref())
         {
+            self.stuck.set();
             tracing::error!(pod = %target.pod().name, %error, "the pod may still be frozen");
         }
     }
@@ -89,7 +109,7 @@ pub(super) struct Draft {
     /// Whether the store may hold something of this draft.
     begun: bool,
     /// Whether recovery has to look at the members.
-    stuck: bool,
+    stuck: Stuck,
     /// Keeps recovery and captures with the same id away.
     _lock: Lock,
 }
@@ -108,7 +128,7 @@ impl Draft {
             return Err(StoreError::Exists { store: store.place(), id }.into());
         };
         let entry = Some(journal.begin(operation)?);
-        Ok(Self { id, store, planned, entry, begun: false, stuck: false, _lock: lock })
+        Ok(Self { id, store, planned, entry, begun: false, stuck: Stuck::default(), _lock: lock })
     }
 
     /// Makes the draft in the store.
@@ -139,10 +159,14 @@ impl Draft {
         }
     }
 
-    /// Notes how the thaw went.
-    pub(super) fn thawed(&mut self, result: Result<(), CaptureError>) -> Result<(), CaptureError> {
-        self.stuck = matches!(result, Err(CaptureError::Thaw(_)));
-        result
+    /// After a dump or pre-dump that failed: makes sure that its roll-back has not, else leaves the members to recovery.
+    pub(super) fn put_right(&self, target: &dyn Target, frozen_by_us: bool) {
+        for member in target.members() {
+            if let Err(error) = target.put_right(member, frozen_by_us) {
+                tracing::error!(container = %member.id, %error, "not put right; recovery tries again");
+                self.stuck.set();
+            }
+        }
     }
 
     /// The checkpoint is committed: nothing is removed any more.
@@ -164,7 +188,8 @@ impl Drop for Draft {
             tracing::error!(checkpoint = %self.id, %error, "an unfinished checkpoint is left to recovery");
             return;
         }
-        if self.stuck {
+        // A panic may have come between a dump and its roll-back.
+        if self.stuck.is_set() || thread::panicking() {
             return;
         }
         if let Err(error) = entry.finish() {

@@ -202,6 +202,13 @@ fn a_dump_without_its_instant_is_no_checkpoint() {
         fn thaw(&self) -> Result<(), crate::target::TargetError> {
             self.0.thaw()
         }
+        fn put_right(
+            &self,
+            member: &crate::target::Member,
+            frozen_by_us: bool,
+        ) -> Result<(), crate::target::TargetError> {
+            self.0.put_right(member, frozen_by_us)
+        }
         fn pre_dump(
             &self,
             member: &crate::target::Member,
@@ -290,6 +297,47 @@ fn a_thaw_that_fails_is_tried_again_and_then_left_to_recovery() {
     assert!(world.pod.lock().frozen);
     world.recovered("stuck");
     assert_eq!(world.pod.lock().repaired, ["web-id", "side-id"]);
+}
+
+#[test]
+fn a_roll_back_that_failed_keeps_its_journal_entry_until_a_repair_has_succeeded() {
+    for at in ["pre-dump", "dump", "hook", "dumped"] {
+        let world = World::new(StoreKind::Zfs);
+        // A pre-dump that merely fails is gone on without; one that is cancelled ends the capture.
+        world.pod.lock().fail_as = (at == "pre-dump").then_some(Kind::Cancelled);
+        world.pod.lock().fail = vec![(at, 0), ("put-right", 0), ("repair", 0)];
+        run(&world, world.options()).unwrap_err();
+        let calls = world.pod.lock().calls.clone();
+        assert_eq!(calls.iter().filter(|call| call.starts_with("put-right")).count(), 2, "{at}: {calls:?}");
+        // Its first repair fails: it has to stay for another one.
+        let report = world.recover();
+        assert_eq!(report.failures.len(), 1, "{at}: {report:?}");
+        let report = world.recover();
+        assert!(report.failures.is_empty() && report.repaired.len() == 2, "{at}: {report:?}");
+        world.recovered(at);
+    }
+}
+
+#[test]
+fn a_failed_dump_that_is_put_right_at_once_leaves_nothing_to_recovery() {
+    let world = World::new(StoreKind::Zfs);
+    world.pod.lock().fail = vec![("dump", 1)];
+    run(&world, world.options()).unwrap_err();
+    assert!(world.recover().is_clean());
+    world.check("put right");
+}
+
+#[test]
+fn a_thaw_that_fails_after_a_failed_commit_is_left_to_recovery() {
+    let world = World::new(StoreKind::Zfs);
+    let hooked = test_hook::fail_at("capture.manifest", 0);
+    world.pod.lock().fail = (0..5).map(|_| ("thaw", 0)).collect();
+    run(&world, CaptureOptions { exit: true, ..world.options() }).unwrap_err();
+    drop(hooked);
+    assert!(world.pod.lock().frozen);
+    let report = world.recover();
+    assert_eq!(report.repaired.len(), 2, "{report:?}");
+    world.recovered("thawed by recovery");
 }
 
 #[test]

@@ -7,15 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cryopod_checkpoint::capture::{self, CaptureOptions, Mode};
-use cryopod_checkpoint::progress::Progress as _;
 use cryopod_checkpoint::refusal::Refusal;
-use cryopod_checkpoint::target::{Member, PodIdentity, Repair, TcpPolicy};
+use cryopod_checkpoint::target::{Member, PodIdentity, TcpPolicy};
 use cryopod_command::Limits;
 use cryopod_runtime::backend::Backend;
 use cryopod_runtime::members::{self, Running};
 use cryopod_runtime::oci::OciBackend;
 use cryopod_runtime::pod_target::PodTarget;
-use cryopod_runtime::repair::OciRepair;
 use cryopod_runtime::{node_facts, preflight};
 
 use super::Done;
@@ -28,8 +26,6 @@ use crate::standalone::registry::Entry;
 use crate::standalone::state::{State, Status};
 use crate::verb::lifecycle::in_status;
 
-/// How long a criu that is rolling back may take; on a slow disk it first ends the page it is writing.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// SIGKILL, to a container that is to stay stopped; it is frozen and so cannot run on meanwhile.
 const KILL: i32 = 9;
 
@@ -58,10 +54,8 @@ pub(super) fn capture(context: &Context, args: &CheckpointArgs, entry: &Entry) -
     options.labels = args.labels.iter().cloned().collect();
     options.copy_limit = config.checkpoint.volume_copy_limit.0;
     options.memory_preflight = memory(context, &backend, &members, &limits)?;
-    let ran = members.clone();
     let target = PodTarget::new(identity(&state), members, Arc::clone(&backend) as Arc<dyn Backend>);
-    let captured = capture::capture(Arc::new(target), &opened.store, &journal, options, &limits)
-        .inspect_err(|_| put_right(&ran, &progress))?;
+    let captured = capture::capture(Arc::new(target), &opened.store, &journal, options, &limits)?;
     drop(progress);
     if args.exit {
         backend.kill(entry.id(), pid, KILL, true, &limits)?;
@@ -75,17 +69,6 @@ pub(super) fn capture(context: &Context, args: &CheckpointArgs, entry: &Entry) -
         store: opened.chosen,
         settled,
     })
-}
-
-/// Makes sure that a failed capture has left nothing frozen: a criu that outlived its runtime puts back the freeze it
-/// found, after the capture has thawed. Costs nothing where all is well.
-fn put_right(members: &[Member], progress: &Progress) {
-    progress.step("putting the container right");
-    for member in members {
-        if let Err(error) = OciRepair.repair(member, true, PATIENCE) {
-            tracing::error!(%error, "the container may still be frozen; `cryopod resume` lets it go on");
-        }
-    }
 }
 
 fn identity(state: &State) -> PodIdentity {
