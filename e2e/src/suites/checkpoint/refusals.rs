@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Case;
 use crate::crictl::Container;
 use crate::cryopod::{self, Checkpoint};
-use crate::shell::eventually;
+use crate::shell::{self, eventually};
 use crate::story::{counting, restored_pod};
 use crate::suite::{Failure, ensure};
 use crate::ticks;
@@ -75,6 +75,17 @@ fn tamper(checkpoint: &Checkpoint, change: impl FnOnce(&mut Value)) -> Result<()
     std::fs::write(&path, manifest.to_string()).map_err(failed)
 }
 
+/// Makes the commit marker fit the changed manifest: one that was written so by another program or an attacker.
+fn sign(checkpoint: &Checkpoint) -> Result<(), Failure> {
+    let path = checkpoint.content()?.join("manifest.json");
+    let script = "hash=$(sha256sum < \"$0\" | cut -d' ' -f1); \
+                  data=$(zfs list -H -o name -t filesystem | grep \"/checkpoints/$1$\"); \
+                  old=$(zfs get -H -o value cryopod:manifest \"$data\"); \
+                  case $old in *:*) hash=${old%%:*}:$hash;; esac; \
+                  zfs set cryopod:manifest=$hash \"$data\"";
+    shell::exec_ok(&["sh", "-ec", script, &path.display().to_string(), &checkpoint.id]).map(drop)
+}
+
 /// A restore that has to fail at create or start, with these words.
 fn refused_restore(checkpoint: &str, words: &[&str]) -> Result<(), Failure> {
     let pod = restored_pod("cryopod", "refused", checkpoint, &[])?;
@@ -100,6 +111,8 @@ fn other_cpu() -> Result<(), Failure> {
             flags.sort_by_key(Value::to_string);
         }
     })?;
+    refused_restore(&checkpoint.id, &["changed after the commit"])?;
+    sign(&checkpoint)?;
     refused_restore(&checkpoint.id, &["avx1024f"])?;
     checkpoint.delete().map(drop)
 }
@@ -119,6 +132,10 @@ fn path_tricks() -> Result<(), Failure> {
     let error = cryopod::refused(&["checkpoints", "verify", &checkpoint.id], 12)?;
     ensure(error.contains("manifest"), || format!("the error is {error}"))?;
     refused_restore(&checkpoint.id, &["manifest"])?;
+    sign(&checkpoint)?;
+    let error = cryopod::refused(&["checkpoints", "verify", &checkpoint.id], 12)?;
+    ensure(error.contains("etc/shadow"), || format!("the error does not show the path: {error}"))?;
+    refused_restore(&checkpoint.id, &["etc/shadow"])?;
     checkpoint.delete().map(drop)
 }
 
