@@ -1,7 +1,10 @@
-//! Sends one disk into the store: its base first and once, then what changed since.
+//! Sends one disk into the store: its base first and once, then what changed since. What interrupts a send – a kill, a
+//! power cut, an owner who wants the dataset – costs what was on its way, not what had arrived.
 
 use cryopod_command::Limits;
-use cryopod_zfs::{Properties, ReceiveRequest, SendRequest, SnapshotName};
+use cryopod_zfs::{
+    Error as ZfsError, Properties, ReceiveRequest, Received, SendRequest, SnapshotName, Stream,
+};
 
 use super::{
     Held, SettleError, dataset_lock, lock_name, stopped_or_gone, wait_until_unwanted, while_unwanted,
@@ -92,10 +95,7 @@ fn send(
         other => other?,
     };
     let target = store.disk(id, stored)?;
-    // What an interrupted receive left.
-    store.destroy_if_there(&target, limits)?;
     let mut receive = ReceiveRequest::new(&target);
-    receive.resumable = false;
     receive.set = Properties::new().with(KIND, "disk").with(ID, id.as_str()).with("canmount", "noauto");
     receive.exclude = vec!["mountpoint".to_owned()];
     let origin = zfs.dataset(&source.dataset(), limits)?.and_then(|dataset| dataset.origin);
@@ -108,14 +108,67 @@ fn send(
         }
     };
     fault::step("settle.send")?;
-    let total = zfs.send_size(&request, limits)?.0;
-    progress.bytes(0, Some(total));
-    let received = zfs.copy(&request, &receive, limits)?;
-    progress.bytes(total, Some(total));
+    let received = transfer(store, &request, &receive, progress, limits)?;
     drop(lock);
     drop(hold);
     fault::step("settle.sent")?;
     Ok(received.guid)
+}
+
+/// Sends what is not there yet: goes on where an interrupted receive ended, or begins. A rest that does not fit (its
+/// source or base went, or the pool lost it) is discarded, and the whole is sent.
+fn transfer(
+    store: &ZfsStore,
+    request: &SendRequest,
+    receive: &ReceiveRequest,
+    progress: &dyn Progress,
+    limits: &Limits,
+) -> Result<Received, StoreError> {
+    let zfs = store.zfs.as_ref();
+    if let Some(there) = zfs.dataset(&receive.target, limits)? {
+        if let Some(token) = there.resume_token {
+            let rest = SendRequest { stream: Stream::Resume(token), ..request.clone() };
+            // What the first part has set is set; a resumed stream takes no origin again.
+            let resumed = ReceiveRequest { origin: None, ..receive.clone() };
+            match copy(store, &rest, &resumed, progress, limits) {
+                Ok(received) => return Ok(received),
+                // What arrived by now is kept for the next time.
+                Err(error) if error.is_stopped() || is_for_later(&error) => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(target = %receive.target, %error, "sending it from the beginning")
+                }
+            }
+        }
+        zfs.abort_receive(&receive.target, limits)?;
+        store.destroy_if_there(&receive.target, limits)?;
+    }
+    Ok(copy(store, request, receive, progress, limits)?)
+}
+
+/// Whether the same stream may succeed another time. A truncated one is not among them: if it was its token's fault, it
+/// would be for ever.
+fn is_for_later(error: &ZfsError) -> bool {
+    matches!(
+        error,
+        ZfsError::NoSpace { .. }
+            | ZfsError::PoolSuspended { .. }
+            | ZfsError::PoolMissing { .. }
+            | ZfsError::ReadOnly { .. }
+    )
+}
+
+fn copy(
+    store: &ZfsStore,
+    request: &SendRequest,
+    receive: &ReceiveRequest,
+    progress: &dyn Progress,
+    limits: &Limits,
+) -> Result<Received, ZfsError> {
+    let total = store.zfs.send_size(request, limits)?.0;
+    progress.bytes(0, Some(total));
+    let received = store.zfs.copy(request, receive, limits)?;
+    progress.bytes(total, Some(total));
+    Ok(received)
 }
 
 /// The base in the store: the origin itself if it is there (a restored pod is captured again), else a copy of it,
@@ -138,12 +191,10 @@ fn base(
     }
     fault::step("settle.base")?;
     progress.step(&format!("base {origin}"));
-    store.destroy_if_there(&base, limits)?;
     let mut receive = ReceiveRequest::new(&base);
-    receive.resumable = false;
     receive.set = Properties::new().with(KIND, "base").with("canmount", "noauto").with("readonly", "on");
     receive.exclude = vec!["mountpoint".to_owned()];
-    let received = zfs.copy(&SendRequest::full(origin), &receive, limits)?;
+    let received = transfer(store, &SendRequest::full(origin), &receive, progress, limits)?;
     Ok((received.snapshot, Some(lock)))
 }
 
@@ -151,3 +202,6 @@ fn lost(origin: &SnapshotName) -> StoreError {
     let source = std::io::Error::new(std::io::ErrorKind::NotFound, "the origin of the disk is gone");
     StoreError::io("send", std::path::Path::new(origin.as_str()))(source)
 }
+
+#[cfg(test)]
+mod tests;
