@@ -7,12 +7,14 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::sys::{self, Ended};
 
@@ -96,7 +98,21 @@ impl Child {
 
 /// PIDs that somebody waits for, so that the sweep for strangers leaves them alone.
 #[derive(Debug, Clone, Default)]
-pub struct Registry(Arc<Mutex<BTreeSet<u32>>>);
+pub struct Registry(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    known: Mutex<Known>,
+    /// Told when the last call that may report a PID has ended.
+    settled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    watched: BTreeSet<u32>,
+    /// Calls of a runtime that may report a PID which nobody watches yet.
+    expected: usize,
+}
 
 #[derive(Debug)]
 struct Watched {
@@ -104,48 +120,114 @@ struct Watched {
     registry: Registry,
 }
 
+/// A runtime is making a process; to be held until that process is watched or the call has failed.
+#[derive(Debug)]
+pub struct Expecting(Registry);
+
 impl Registry {
+    /// To be called before a runtime is asked for a process.
+    pub fn expect(&self) -> Expecting {
+        self.known().expected += 1;
+        Expecting(self.clone())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // A set and a number, each changed in one step.
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn watch(&self, pid: u32) -> Watched {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+        self.known().watched.insert(pid);
         Watched { pid, registry: self.clone() }
     }
 
+    /// Reaps zombies of containers that nobody waits for and nobody will: what a failed exec leaves. The kernel does
+    /// not let the init of a PID namespace die while such a zombie is in it, so this cannot wait.
+    fn reap_left_in_containers(&self) {
+        let known = self.known();
+        if known.expected > 0 {
+            return;
+        }
+        for pid in zombie_children() {
+            if !known.watched.contains(&pid) && is_in_inner_namespace(pid) {
+                reap(pid);
+            }
+        }
+    }
+
+    #[cfg(test)]
     fn knows(&self, pid: u32) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+        self.known().watched.contains(&pid)
+    }
+
+    fn strangers(&self) -> BTreeSet<u32> {
+        let known = self.known();
+        zombie_children().into_iter().filter(|pid| !known.watched.contains(pid)).collect()
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.registry.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.pid);
+        self.registry.known().watched.remove(&self.pid);
     }
 }
 
-/// A zombie is a stranger only if it is still there after this long: by then whoever started a command, or waits
-/// for a runtime to report a PID, has come for it. Above the longest runtime call.
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        let mut known = self.0.known();
+        known.expected -= 1;
+        if known.expected == 0 {
+            self.0.0.settled.notify_one();
+        }
+    }
+}
+
+/// A zombie outside of containers is a stranger only if it is still there after this long: by then whoever started a
+/// command has come for it. Above the longest runtime call.
 const STRANGER_AFTER: Duration = Duration::from_secs(60);
 
-/// Reaps zombies that nobody waits for: orphans of containers that share the host's PID namespace, and of runtimes.
-/// Each SIGCHLD leads to one look after [`STRANGER_AFTER`], so an idle shim never wakes up.
+/// Reaps zombies that nobody waits for: at once those in containers, in time orphans of containers that share the
+/// host's PID namespace, and of runtimes. An idle shim never wakes up.
 pub async fn sweep_strangers(registry: Registry) {
     let Ok(mut children) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child()) else {
         return;
     };
     let mut before = BTreeSet::new();
+    let mut due: Option<Instant> = None;
     loop {
-        if before.is_empty() && children.recv().await.is_none() {
-            return;
-        }
-        tokio::time::sleep(STRANGER_AFTER).await;
-        let zombies: BTreeSet<u32> =
-            zombie_children().into_iter().filter(|pid| !registry.knows(*pid)).collect();
-        for pid in zombies.intersection(&before) {
-            if let Ok(Some(_)) = sys::wait_pid(*pid) {
-                tracing::debug!(pid, "reaped a process that nobody waited for");
+        let look = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            got = children.recv() => if got.is_none() { return },
+            () = registry.0.settled.notified() => {}
+            () = look => {
+                let now = registry.strangers();
+                now.intersection(&before).for_each(|pid| reap(*pid));
+                before = now.difference(&before).copied().collect();
+                due = (!before.is_empty()).then(|| Instant::now() + STRANGER_AFTER);
+                continue;
             }
         }
-        before = zombies.difference(&before).copied().collect();
+        registry.reap_left_in_containers();
+        due = due.or_else(|| Some(Instant::now() + STRANGER_AFTER));
     }
+}
+
+fn reap(pid: u32) {
+    if let Ok(Some(_)) = sys::wait_pid(pid) {
+        tracing::debug!(pid, "reaped a process that nobody waited for");
+    }
+}
+
+/// Whether it is in another PID namespace than this process: proc(5) then lists a number for each of them.
+fn is_in_inner_namespace(pid: u32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_ascii_whitespace().count() > 1)
 }
 
 /// Children of this process that are dead and not reaped.
@@ -222,6 +304,22 @@ mod tests {
         child.ended().await;
         drop(child);
         assert!(!registry.knows(pid));
+    }
+
+    #[tokio::test]
+    async fn no_zombie_is_reaped_while_a_runtime_may_still_report_its_pid() {
+        let registry = Registry::default();
+        let expecting = (registry.expect(), registry.expect());
+        drop(expecting.0);
+        assert_eq!(registry.known().expected, 1);
+        drop(expecting.1);
+        assert_eq!(registry.known().expected, 0);
+        tokio::time::timeout(Duration::from_secs(5), registry.0.settled.notified()).await.unwrap();
+    }
+
+    #[test]
+    fn this_process_is_in_no_inner_namespace() {
+        assert!(!is_in_inner_namespace(std::process::id()));
     }
 
     #[test]

@@ -167,6 +167,7 @@ impl Sandbox {
             inner.phase = Phase::Starting;
         }
         let this = self.clone();
+        let _expecting = registry.expect();
         let held = blocking(move || Ok::<_, TaskError>(this.make())).await;
         let child = match held.map_err(SandboxError::from).and_then(|made| made).and_then(|pid| {
             Child::open(pid, registry).map_err(|error| SandboxError::Holder(error.to_string()))

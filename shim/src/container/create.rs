@@ -128,6 +128,7 @@ impl Container {
             None => new.mounts.clone(),
         };
         if self.inner().launch == Launch::Fresh {
+            let _expecting = self.shared.registry.expect();
             let made = blocking(move || {
                 this.mount(&mounts)?;
                 let request = CreateRequest { id: &this.id, bundle: &this.bundle, stdio };

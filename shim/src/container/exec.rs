@@ -87,6 +87,7 @@ impl Container {
     ) -> Result<u32, TaskError> {
         let (stdio, prepared) = io::prepare(paths, self.owner(), &self.shared.registry).await?;
         let (this, exec) = (self.clone(), exec_id.to_owned());
+        let expecting = self.shared.registry.expect();
         let pid = blocking(move || {
             let request =
                 ExecRequest { id: &this.id, exec_id: &exec, process: &spec, bundle: &this.bundle, stdio };
@@ -98,6 +99,7 @@ impl Container {
             pid,
             source,
         })?;
+        drop(expecting);
         let child = Arc::new(child);
         let opened = prepared.connect().await.and_then(|io| io.open_input().map(|()| io));
         let io = match opened {

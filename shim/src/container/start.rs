@@ -77,6 +77,7 @@ impl Container {
         let this = self.clone();
         let frozen = self.shared.together.must_wait(&from, self.brief.name(&self.id), &company);
         self.inner().apart = frozen;
+        let _expecting = self.shared.registry.expect();
         let made: Made = blocking(move || {
             std::fs::create_dir_all(&work)
                 .map_err(|source| TaskError::Directory { path: work.clone(), source })?;
