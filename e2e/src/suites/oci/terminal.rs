@@ -92,7 +92,8 @@ fn ctr_attach(_: &str) -> Result<(), Failure> {
     let started = in_terminal("sleep 1", &command, "true")?;
     ensure(started.code == 0, || format!("{} {}", started.stdout, started.stderr))?;
     let command = format!("timeout 10 ctr -n k8s.io task attach {}", task.id);
-    let done = in_terminal("sleep 2; echo hello; sleep 3", &command, "true")?;
+    // The keys outlast the attach: at their end `script` would type an end of file.
+    let done = in_terminal("sleep 2; echo hello; sleep 12", &command, "true")?;
     ensure(done.stdout.contains("got hello"), || format!("{:?} {}", done.stdout, done.stderr))?;
     ensure(task.state()?.as_deref() == Some("RUNNING"), || "the end of an attach ended the task".into())?;
     task.remove()
