@@ -28,3 +28,6 @@ pub const NO_SPACE: &str = "no-space";
 pub const COPY_TOO_LARGE: &str = "copy-too-large";
 /// A tree that must be copied is nested too deeply or cannot be read.
 pub const COPY_UNREADABLE: &str = "copy-unreadable";
+/// A container has a file of a shared volume open whose name is gone but not its last link, and the volume was captured
+/// with another container in a way that cannot hold that file's link.
+pub const SHARED_UNLINKED: &str = "shared-unlinked-file";

@@ -36,6 +36,8 @@ pub(crate) struct PodState {
     pub(crate) repaired: Vec<String>,
     /// The next calls of this name fail.
     pub(crate) fail: Vec<(&'static str, usize)>,
+    /// Links that CRIU makes on the shared volume during the dump of a container: its id, a name, the link to it.
+    pub(crate) remaps: Vec<(&'static str, &'static str, &'static str)>,
     /// As what they fail; Internal unless told otherwise.
     pub(crate) fail_as: Option<Kind>,
     pub(crate) calls: Vec<String>,
@@ -141,10 +143,19 @@ impl Target for FakePod {
         assert!(self.lock().frozen, "dump of a running pod");
         write_images(images, self.lock().count);
         self.call("hook", &member.id)?;
+        let volume = live_path(&self.members[0].disks[1].source);
+        let remaps: Vec<_> =
+            self.lock().remaps.iter().filter(|(of, _, _)| *of == member.id).copied().collect();
+        for (_, name, link) in &remaps {
+            fs::hard_link(volume.join(name), volume.join(link)).unwrap();
+        }
         // CRIU may run a hook twice (experiments.md E0).
-        for _ in 0..2 {
-            at_instant()
-                .map_err(|text| TargetError { source: text.into(), ..failure("dump", &member.id) })?;
+        let answers = [at_instant(), at_instant()];
+        for (_, _, link) in &remaps {
+            fs::remove_file(volume.join(link)).unwrap();
+        }
+        for answer in answers {
+            answer.map_err(|text| TargetError { source: text.into(), ..failure("dump", &member.id) })?;
         }
         self.call("dumped", &member.id)?;
         Ok(DumpStats { frozen_us: 7, pages_written: 1 })
@@ -191,6 +202,11 @@ pub(crate) fn name(text: &str) -> DatasetName {
 impl World {
     /// `kind` decides the store and on what the roots are; the shared volume is always a directory.
     pub(crate) fn new(kind: StoreKind) -> Self {
+        Self::with_volume(kind, false)
+    }
+
+    /// The same, with the shared volume on ZFS if that is asked for.
+    pub(crate) fn with_volume(kind: StoreKind, on_zfs: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let fake = Fake::new(&["tank", "other"]).unwrap();
         let zfs: Arc<dyn Zfs> = Arc::new(fake.clone());
@@ -210,6 +226,13 @@ impl World {
         zfs.snapshot_set(&["tank/snaps/1@snapshot".parse().unwrap()], &Properties::new(), &none()).unwrap();
         let volume = dir.path().join("volume");
         fs::create_dir(&volume).unwrap();
+        let mut shared = DiskSource::Tree { path: volume.clone() };
+        if on_zfs {
+            let dataset = name("tank/volume");
+            create(&zfs, dataset.as_str(), &[("mountpoint", "legacy")]);
+            zfs.mount_at(&dataset, &volume, Default::default(), &none()).unwrap();
+            shared = DiskSource::Zfs { dataset, mountpoint: volume.clone() };
+        }
         let members = ["web", "side"].map(|member| {
             let mut found = samples::member(member, &format!("tank/snaps/{member}"));
             found.rss_bytes = 100 << 20;
@@ -226,8 +249,12 @@ impl World {
             found.disks.push(Disk {
                 name: "volume-0".into(),
                 role: DiskRole::Volume { destination: "/data".into(), name: "data".into() },
-                source: DiskSource::Tree { path: volume.clone() },
+                source: shared.clone(),
             });
+            found.spec["mounts"] = serde_json::json!([
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/data", "type": "bind", "source": volume},
+            ]);
             found
         });
         let pod = Arc::new(FakePod {

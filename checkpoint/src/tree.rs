@@ -8,6 +8,7 @@
 mod apply;
 pub(crate) mod codec;
 mod copy;
+pub(crate) mod remaps;
 mod walk;
 mod write;
 

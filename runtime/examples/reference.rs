@@ -17,6 +17,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "a volume that is not on ZFS is larger than what may be copied inside the freeze",
         ),
         (refusal::COPY_UNREADABLE, "a volume that is not on ZFS cannot be read"),
+        (
+            refusal::SHARED_UNLINKED,
+            "a deleted file of a volume shared with an earlier container is open and still has another name",
+        ),
     ]);
     let reference = serde_json::json!({
         "config": Config::default(),

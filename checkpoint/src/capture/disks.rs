@@ -1,7 +1,8 @@
 //! The disks at the instant: `syncfs`, then one atomic snapshot of the datasets, then copies of what is not on ZFS.
 //!
 //! `syncfs` first, since a snapshot alone misses dirty pages of shared mappings (experiments.md E2). CRIU may run a
-//! hook twice; the second call of [`Instant::member`] answers as the first did.
+//! hook twice; the second call of [`Instant::member`] answers as the first did. A volume that several containers share
+//! is captured with the first of them; what CRIU links on it for the others is added at their own instants.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -15,13 +16,13 @@ use cryopod_zfs::{
 };
 
 use super::CaptureError;
-use super::plan::{How, Plan, PlannedDisk, too_large};
+use super::plan::{How, Plan, PlannedDisk, too_large, unlinked};
 use crate::fault;
 use crate::manifest::DiskContent;
 use crate::store::content::Content;
 use crate::store::{ID, SNAPSHOT_PREFIX, Store, StoreError, ZfsStore};
 use crate::timeline::Recorder;
-use crate::tree::{self, Existing, TreeError};
+use crate::tree::{self, Existing, TreeError, remaps};
 
 /// What was captured of one disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +109,8 @@ impl<'a> Instant<'a> {
         }
         let start = time::Instant::now();
         let disks: Vec<&PlannedDisk> = self.plan.disks.iter().filter(|disk| which(disk)).collect();
-        let outcome = self.capture(&disks, &mut progress).map_err(|error| {
+        let outcome = self.capture(&disks, &mut progress);
+        let outcome = outcome.and_then(|taken| self.late_links(index).map(|()| taken)).map_err(|error| {
             let text = error.to_string();
             progress.failure.get_or_insert(error);
             text
@@ -136,6 +138,30 @@ impl<'a> Instant<'a> {
         }
         fault::step("capture.snapshotted")?;
         Ok(taken)
+    }
+
+    /// The links that CRIU has made for this member on volumes that were captured with an earlier one.
+    fn late_links(&self, index: usize) -> Result<(), CaptureError> {
+        for disk in self.plan.disks.iter().filter(|disk| disk.shared_with.contains(&index)) {
+            let (from, copy) = match &disk.how {
+                How::Copy { from, .. } => (from, Some(self.content.disk(&disk.stored()))),
+                // Its snapshot is taken; a second one would lack the links of the first.
+                How::Snapshot { mountpoint, .. } => (mountpoint, None),
+                How::Shared { .. } => continue,
+            };
+            for remap in remaps::find(from, self.limits)? {
+                let made = copy.as_ref().map_or(Ok(false), |copy| remaps::make(copy, &remap))?;
+                if !made {
+                    return Err(unlinked(disk, &self.member_name(index), &remap.link).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn member_name(&self, index: usize) -> String {
+        let own = self.plan.disks.iter().find(|disk| disk.member == index);
+        own.map_or_else(|| "of the pod".to_owned(), |disk| disk.member_name.clone())
     }
 
     fn snapshots(&self, disks: &[&PlannedDisk]) -> Result<(), StoreError> {

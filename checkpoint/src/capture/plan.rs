@@ -10,9 +10,9 @@ use super::{CaptureError, CaptureOptions, Mode};
 use crate::id::{CheckpointId, check_component};
 use crate::journal::PlannedSnapshot;
 use crate::manifest::{CapturedMode, stored_name};
-use crate::refusal::{COPY_TOO_LARGE, COPY_UNREADABLE, NO_SPACE, Refusal};
+use crate::refusal::{COPY_TOO_LARGE, COPY_UNREADABLE, NO_SPACE, Refusal, SHARED_UNLINKED};
 use crate::store::{SNAPSHOT_PREFIX, Store, StoreKind};
-use crate::target::{DiskSource, Member, Target};
+use crate::target::{Disk, DiskRole, DiskSource, Member, Target};
 use crate::tree::{self, TreeError};
 
 /// Room beside the images for what preflight cannot know: page maps, descriptors, memory that grows until the freeze.
@@ -37,6 +37,8 @@ pub(super) struct PlannedDisk {
     pub(super) member_name: String,
     pub(super) name: String,
     pub(super) how: How,
+    /// Indexes of the later members that have it mounted too.
+    pub(super) shared_with: Vec<usize>,
 }
 
 impl PlannedDisk {
@@ -133,12 +135,29 @@ fn disks(members: &[Member], store: StoreKind) -> Result<Vec<PlannedDisk>, Captu
                 }
                 (None, DiskSource::Overlay { upper, .. }) => How::Copy { from: upper.clone(), layer: true },
             };
-            let disk_plan =
-                PlannedDisk { member: index, member_name: member.name.clone(), name: disk.name.clone(), how };
+            let later = members.iter().enumerate().skip(index + 1);
+            let disk_plan = PlannedDisk {
+                member: index,
+                member_name: member.name.clone(),
+                name: disk.name.clone(),
+                how,
+                shared_with: later.filter(|(_, later)| mounts(later, disk)).map(|(later, _)| later).collect(),
+            };
             planned.push((disk.source.clone(), disk_plan));
         }
     }
     Ok(planned.into_iter().map(|(_, disk)| disk).collect())
+}
+
+/// Whether a container has a disk mounted that belongs to another one, by what its spec binds.
+fn mounts(member: &Member, disk: &Disk) -> bool {
+    let path = match (&disk.role, &disk.source) {
+        (DiskRole::Rootfs, _) | (_, DiskSource::Overlay { .. }) => return false,
+        (_, DiskSource::Zfs { mountpoint: path, .. } | DiskSource::Tree { path }) => path,
+    };
+    let mounts = member.spec.get("mounts").and_then(|mounts| mounts.as_array());
+    let sources = mounts.into_iter().flatten().filter_map(|mount| mount.get("source")?.as_str());
+    sources.map(Path::new).any(|source| source.starts_with(path))
 }
 
 /// Two containers of a pod see one volume under the same source.
@@ -181,6 +200,19 @@ pub(super) fn too_large(disk: &PlannedDisk, from: &Path, bound: u64) -> Refusal 
     );
     let advice = "put it on ZFS, raise checkpoint.copy_limit, or leave it out with cryopod.dev/volumes: skip";
     Refusal::new(COPY_TOO_LARGE, text, advice)
+}
+
+/// A link of CRIU's on a shared volume that the capture of the volume cannot hold.
+pub(super) fn unlinked(disk: &PlannedDisk, member: &str, link: &Path) -> Refusal {
+    let text = format!(
+        "container {member} has a deleted file open on the volume {} of {}, which still has another name (CRIU's link \
+         {}), and the volume is captured before that link is there",
+        disk.name,
+        disk.member_name,
+        link.display()
+    );
+    let advice = "let the container close the file, or checkpoint the disk only";
+    Refusal::new(SHARED_UNLINKED, text, advice)
 }
 
 fn space(store: &Store, memory: u64, copied: u64, limits: &Limits) -> Result<(), CaptureError> {

@@ -487,3 +487,50 @@ fn a_checkpoint_whose_draft_was_destroyed_under_our_feet_is_an_error_and_nothing
     drop(hooked);
     world.recovered("destroyed");
 }
+
+fn volume_file(world: &World, name: &str) -> std::path::PathBuf {
+    let path = world.dir.path().join("volume").join(name);
+    std::fs::write(&path, name).unwrap();
+    path
+}
+
+#[test]
+fn a_deleted_file_that_the_second_container_has_open_on_the_shared_volume_can_be_restored() {
+    use std::os::unix::fs::MetadataExt;
+    for kind in KINDS {
+        let world = World::new(kind);
+        volume_file(&world, "log.1");
+        world.pod.lock().remaps =
+            vec![("web-id", "count", "link_remap.4"), ("side-id", "log.1", "link_remap.6")];
+        let id = world.capture();
+        let copy = world.store.content(&id).disk("web-volume-0");
+        let inode = |name: &str| std::fs::metadata(copy.join(name)).unwrap().ino();
+        assert_eq!(inode("link_remap.4"), inode("count"));
+        assert_eq!(inode("link_remap.6"), inode("log.1"), "CRIU opens the file by this name");
+        world.recovered("linked");
+    }
+}
+
+#[test]
+fn a_deleted_file_that_the_capture_of_the_shared_volume_cannot_hold_is_refused_with_its_name() {
+    // Two dumps count from the same number; a snapshot is taken once.
+    let same_number = vec![("web-id", "count", "link_remap.6"), ("side-id", "log.1", "link_remap.6")];
+    let late = vec![("side-id", "log.1", "link_remap.6")];
+    for (on_zfs, remaps) in [(false, same_number), (true, late)] {
+        let world = World::with_volume(StoreKind::Zfs, on_zfs);
+        let log = volume_file(&world, "log.1");
+        world.pod.lock().remaps = remaps;
+        let CaptureError::Refused(refusal) = run(&world, world.options()).unwrap_err() else { panic!() };
+        assert_eq!(refusal.code, "shared-unlinked-file");
+        assert!(
+            refusal.text.contains("container side") && refusal.text.contains("link_remap.6"),
+            "{refusal}"
+        );
+        assert!(!world.pod.lock().frozen);
+        std::fs::remove_file(log).unwrap();
+        world.recovered("refused");
+        // Nothing of the kind, or the disk alone: it is captured.
+        world.pod.lock().remaps.clear();
+        run(&world, world.options()).unwrap();
+    }
+}

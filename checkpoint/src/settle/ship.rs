@@ -135,7 +135,7 @@ fn transfer(
                 // What arrived by now is kept for the next time.
                 Err(error) if error.is_stopped() || is_for_later(&error) => return Err(error.into()),
                 Err(error) => {
-                    tracing::warn!(target = %receive.target, %error, "sending it from the beginning")
+                    tracing::warn!(dataset = %receive.target, %error, "sending it from the beginning");
                 }
             }
         }
