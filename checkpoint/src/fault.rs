@@ -1,8 +1,8 @@
 //! Fault injection at named steps, for the sweep that tries to break the invariants I1–I6.
 //!
 //! A step asks for the file `<faults directory>/<step>`; without the directory that is one failed `stat`. The file
-//! says what happens: `error`, `kill` (SIGKILL to this process), `wait` (`<step>.reached` appears, the step goes on
-//! when the file is removed) or `sleep <milliseconds>`. The directory is below /run/cryopod, writable by root only.
+//! says what happens: `error`, `kill` (SIGKILL to this process), `wait` (the step goes on when the file is removed) or
+//! `sleep <milliseconds>`; `<step>.reached` appears first. The directory is below /run/cryopod, writable by root only.
 //! `runtime` and `shim` call [`step`] with their own prefixes and keep their own lists.
 
 use std::fs;
@@ -90,6 +90,10 @@ fn act(dir: &Path, name: &str) -> Result<(), Injected> {
     let file = dir.join(name);
     let Ok(action) = fs::read_to_string(&file) else { return Ok(()) };
     tracing::warn!(step = name, action = action.trim(), "fault injection");
+    let reached = dir.join(format!("{name}.reached"));
+    if let Err(error) = fs::write(&reached, b"") {
+        tracing::warn!(path = %reached.display(), %error, "cannot say that the step was reached");
+    }
     let mut words = action.split_whitespace();
     match (words.next(), words.next()) {
         (Some("kill"), _) => {
@@ -98,7 +102,8 @@ fn act(dir: &Path, name: &str) -> Result<(), Injected> {
             Err(Injected { step: name.to_owned() })
         }
         (Some("wait"), _) => {
-            wait_for_removal(&file, &dir.join(format!("{name}.reached")));
+            wait_for_removal(&file);
+            fs::remove_file(reached).ok();
             Ok(())
         }
         (Some("sleep"), Some(ms)) if ms.parse::<u64>().is_ok() => {
@@ -111,15 +116,11 @@ fn act(dir: &Path, name: &str) -> Result<(), Injected> {
     }
 }
 
-fn wait_for_removal(file: &Path, reached: &Path) {
-    if let Err(error) = fs::write(reached, b"") {
-        tracing::warn!(path = %reached.display(), %error, "cannot say that the step was reached");
-    }
+fn wait_for_removal(file: &Path) {
     let end = Instant::now() + LONGEST_WAIT;
     while file.exists() && Instant::now() < end {
         thread::sleep(LOOK_EVERY);
     }
-    fs::remove_file(reached).ok();
 }
 
 /// Faults for the tests of this crate, per thread, since they run in parallel in one process.

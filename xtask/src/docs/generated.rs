@@ -137,7 +137,7 @@ fn faults(crates: &Value) -> Result<String, String> {
          | content | effect |\n|---|---|\n\
          | `error` | the step fails |\n\
          | `kill` | the process kills itself with SIGKILL |\n\
-         | `wait` | `<step>.reached` appears; the step goes on when the file is removed, after 120 s at the latest |\n\
+         | `wait` | the step goes on when the file is removed, after 120 s at the latest |\n\
          | `sleep MS` | the step takes so many milliseconds longer |\n"
     );
     for (name, steps) in crates {

@@ -31,7 +31,7 @@ impl Session {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let session = Self(command.spawn().map_err(|e| format!("crictl exec: {e}"))?);
         eventually("the exec session runs", Duration::from_secs(30), || {
-            Ok((crate::shell::sh("pgrep -fx 'sleep 7777'")?.code == 0).then_some(()))
+            Ok((shell::sh("pgrep -fx 'sleep 7777'")?.code == 0).then_some(()))
         })?;
         Ok(session)
     }
@@ -40,7 +40,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // The sleeper first: crictl ends with it.
-        if let Err(e) = crate::shell::sh("kill $(pgrep -fx 'sleep 7777')") {
+        if let Err(e) = shell::sh("kill $(pgrep -fx 'sleep 7777')") {
             eprintln!("clean-up: {e}");
         }
         self.0.kill().and_then(|()| self.0.wait()).ok();

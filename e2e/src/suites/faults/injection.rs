@@ -85,10 +85,21 @@ impl Armed {
 
     /// Waits until a process stands at the step (armed with `wait`).
     pub fn reached(&self, patience: Duration) -> Result<(), Failure> {
-        let mark = PathBuf::from(format!("{}.reached", self.0.display()));
         eventually(&format!("step {} is reached", self.0.display()), patience, || {
-            Ok(mark.exists().then_some(()))
+            Ok(self.was_met().then_some(()))
         })
+    }
+
+    /// Disarms it; an error when no process has met the step, since then the test has shown nothing.
+    pub fn disarm(self) -> Result<(), Failure> {
+        let met = self.was_met();
+        let step = self.0.display().to_string();
+        drop(self);
+        if met { Ok(()) } else { Err(format!("nobody met the step {step}")) }
+    }
+
+    fn was_met(&self) -> bool {
+        PathBuf::from(format!("{}.reached", self.0.display())).exists()
     }
 }
 

@@ -50,8 +50,7 @@ pub fn inject(operation: Operation, step: &'static str, action: Action) -> Resul
     let prepared = prepare(operation, &subject)?;
     let armed = Armed::with(step, &action.to_string())?;
     let done = run(operation, &subject, prepared.as_ref())?;
-    drop(armed);
-    // An armed step that nobody meets would prove nothing.
+    armed.disarm()?;
     let in_command = !matches!(operation, Operation::Settle);
     ensure(!in_command || done.code != 0, || {
         format!("{operation} was not disturbed by {action} at {step}: {}", done.stdout.trim())

@@ -1,0 +1,137 @@
+//! The same for what the shim of a pod does: restoring, containerd's own checkpoint, deleting a pod whose checkpoint is
+//! not settled yet.
+//!
+//! A shim that is killed takes its pod with it; then nothing of the pod may be left, and its checkpoints are committed
+//! or gone. A step that fails must leave the pod as it was.
+
+use std::fmt;
+
+use super::injection::{Action, Armed};
+use crate::crictl::{Container, Spec};
+use crate::cryopod::{self, Checkpoint, checkpoints};
+use crate::leaks;
+use crate::shell::{Finished, exec, sh};
+use crate::story::{Counting, counting, restore, restored_pod};
+use crate::suite::{Failure, ensure};
+use crate::ticks::{self, Ticks};
+
+const ARCHIVE: &str = "/var/tmp/cryopod-faults.tar";
+
+/// What is interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodOperation {
+    /// A pod with the annotation `cryopod.dev/restore-from`.
+    Restore,
+    /// `crictl checkpoint`.
+    CriCheckpoint,
+    /// `crictl rmp` of a pod right after its checkpoint.
+    Delete,
+}
+
+impl fmt::Display for PodOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PodOperation::Restore => "pod-restore",
+            PodOperation::CriCheckpoint => "cri-checkpoint",
+            PodOperation::Delete => "pod-delete",
+        })
+    }
+}
+
+/// Runs the operation with one step armed, recovers, checks the invariants.
+pub fn inject(operation: PodOperation, step: &'static str, action: Action) -> Result<(), Failure> {
+    leaks::checked(|| match operation {
+        PodOperation::Restore => broken_restore(step, action),
+        PodOperation::CriCheckpoint => broken_checkpoint(step, action),
+        PodOperation::Delete => broken_delete(step, action),
+    })
+}
+
+fn broken_restore(step: &str, action: Action) -> Result<(), Failure> {
+    let source = counting("cryopod")?;
+    let checkpoint = Checkpoint::with(&source.pod.id, &["--mode", "full", "--wait"])?;
+    source.pod.remove()?;
+    let pod = restored_pod("cryopod", "broken", &checkpoint.id, &[])?;
+    let armed = Armed::with(step, &action.to_string())?;
+    let started = pod.start(&source.spec);
+    armed.disarm()?;
+    match started {
+        Ok(_) => return Err(format!("the restore was not disturbed by {action} at {step}")),
+        Err(error) if action == Action::Error => named(step, &error)?,
+        Err(_) => {}
+    }
+    pod.remove()?;
+    cryopod::ok(&["recover"])?;
+    checkpoint.verify()?;
+    goes_on(&checkpoint, &source.spec, &source.before)?;
+    checkpoint.delete().map(drop)
+}
+
+fn broken_checkpoint(step: &str, action: Action) -> Result<(), Failure> {
+    let source = counting("cryopod")?;
+    let armed = Armed::with(step, &action.to_string())?;
+    let done = by_crictl(&source.container)?;
+    armed.disarm()?;
+    // What fails when containerd has its archive already must not fail the archive.
+    let late = step == "shim.resume.swap-back";
+    ensure(done.code != 0 || (late && action == Action::Error), || {
+        format!("`crictl checkpoint` was not disturbed by {action} at {step}")
+    })?;
+    if action == Action::Error {
+        ensure(late || done.stderr.contains(step), || {
+            format!("the error does not name {step}: {}", done.stderr.trim())
+        })?;
+        ticks::goes_on(&source.container, &source.before).map_err(|e| format!("I1: {e}"))?;
+        cryopod::ok(&["recover"])?;
+        let again = by_crictl(&source.container)?;
+        ensure(again.code == 0, || format!("the next `crictl checkpoint` fails: {}", again.stderr.trim()))?;
+    }
+    source.pod.remove()?;
+    cryopod::ok(&["recover"])?;
+    sh(&format!("rm -f {ARCHIVE}"))?;
+    for id in checkpoints()? {
+        let checkpoint = Checkpoint::named(&id);
+        checkpoint.settle()?;
+        checkpoint.verify().map_err(|e| format!("I2: {id} is listed but damaged: {e}"))?;
+        goes_on(&checkpoint, &source.spec, &source.before)?;
+        checkpoint.delete()?;
+    }
+    Ok(())
+}
+
+fn by_crictl(container: &Container) -> Result<Finished, Failure> {
+    sh(&format!("rm -f {ARCHIVE}"))?;
+    exec(&["crictl", "--timeout", "300s", "checkpoint", &format!("--export={ARCHIVE}"), &container.id])
+}
+
+fn broken_delete(step: &str, action: Action) -> Result<(), Failure> {
+    let source = counting("cryopod")?;
+    // The checkpoint lives on the pod's own dataset until it is settled.
+    let unsettled = Armed::with("settle.send", "error")?;
+    let checkpoint = Checkpoint::with(&source.pod.id, &["--mode", "full"])?;
+    unsettled.reached(std::time::Duration::from_secs(60))?;
+    drop(unsettled);
+    ensure(!checkpoint.is_settled()?, || "the checkpoint is settled already".into())?;
+    let Counting { pod, container, spec, before } = source;
+    let armed = Armed::with(step, &action.to_string())?;
+    // Whether containerd tries again by itself is its affair.
+    exec(&["crictl", "--timeout", "60s", "rm", "--force", &container.id])?;
+    armed.disarm()?;
+    pod.remove()?;
+    cryopod::ok(&["recover"])?;
+    checkpoint.settle()?;
+    checkpoint.verify().map_err(|e| format!("I2: {e}"))?;
+    goes_on(&checkpoint, &spec, &before)?;
+    checkpoint.delete().map(drop)
+}
+
+/// I2 and I6: the checkpoint can be restored, and memory and file are in step.
+fn goes_on(checkpoint: &Checkpoint, spec: &Spec, before: &Ticks) -> Result<(), Failure> {
+    let (pod, restored) = restore("cryopod", "restored", &checkpoint.id, spec)?;
+    ticks::goes_on(&restored, before)?;
+    pod.remove()
+}
+
+fn named(step: &str, error: &str) -> Result<(), Failure> {
+    ensure(error.contains(step), || format!("the error does not name {step}: {error}"))
+}
