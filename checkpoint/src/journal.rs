@@ -25,6 +25,7 @@ use crate::lock::{Lock, LockError, Locks};
 
 pub use entry::{CaptureStage, Entry, EntryError, Operation, PlannedSnapshot, VERSION};
 pub use owner::Owner;
+pub(crate) use owner::boot_id;
 
 /// Longest entry: a capture holds the specs of its members, as the manifest does.
 const MAX_BYTES: u64 = 32 << 20;

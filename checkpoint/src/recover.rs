@@ -119,6 +119,7 @@ pub fn recover(
     };
     if let Store::Zfs(zfs) = store {
         note(scratch::reap(zfs, limits));
+        note(restore::reap(zfs, limits));
         note(settle::reap_adopted(zfs, limits).map(|()| 0));
     }
     note(store.reap(limits));

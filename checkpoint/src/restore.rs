@@ -14,6 +14,7 @@
 mod dataset;
 mod files;
 mod request;
+mod roots;
 #[cfg(test)]
 mod tests;
 
@@ -32,8 +33,9 @@ use crate::store::{Found, Store, StoreError, ZfsStore};
 use crate::target::DiskRole;
 
 pub(crate) use dataset::undo_or_finish;
-pub use files::forget;
 pub use request::{LiveRootfs, LiveVolume, PlaceError, PlaceRequest, Placed, Replacement, RootfsPlacement};
+pub use roots::forget;
+pub(crate) use roots::reap;
 
 /// Places the disks of one member and says where its memory is.
 pub fn place(

@@ -44,7 +44,7 @@ pub use dir::DirStore;
 pub use error::zfs_kind;
 pub use error::{Damage, StoreError};
 pub use zfs::ZfsStore;
-pub(crate) use zfs::{Found, ID, KIND, SNAPSHOT_PREFIX, hold_tag};
+pub(crate) use zfs::{BOOT, Found, ID, KIND, SNAPSHOT_PREFIX, hold_tag};
 
 /// Which store a node uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

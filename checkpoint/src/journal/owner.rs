@@ -38,7 +38,8 @@ impl Owner {
     }
 }
 
-fn boot_id() -> io::Result<String> {
+/// Changes with every boot.
+pub(crate) fn boot_id() -> io::Result<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
 }
 

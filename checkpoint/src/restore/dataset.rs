@@ -5,11 +5,12 @@ use cryopod_zfs::{
     Dataset, DatasetName, Guid, Properties, ReceiveRequest, Rename, SendRequest, SnapshotName, Source,
 };
 
+use super::roots::boot;
 use super::{PlaceError, PlaceRequest, Replacement};
 use crate::fault;
 use crate::journal::{Journal, Operation};
 use crate::settle;
-use crate::store::{ID, KIND, StoreError, ZfsStore};
+use crate::store::{BOOT, ID, KIND, StoreError, ZfsStore};
 
 /// Settings of the fresh dataset that its owner may have made and the clone keeps.
 const KEPT: [&str; 14] = [
@@ -107,6 +108,7 @@ pub(super) fn beside(
     let properties = Properties::new()
         .with("mountpoint", "legacy")
         .with("readonly", "off")
+        .with(BOOT, boot())
         .with(KIND, "clone")
         .with(ID, request.checkpoint.as_str());
     store.zfs.clone_snapshot(snapshot, &dataset, &properties, limits)?;

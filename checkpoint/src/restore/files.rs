@@ -1,17 +1,16 @@
 //! Placing copied disks, and roots of our own for containers whose given root cannot take the checkpoint.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use cryopod_command::Limits;
 use cryopod_zfs::{CreateRequest, Properties};
 
+use super::roots::{boot, forget};
 use super::{LiveRootfs, PlaceError, PlaceRequest, Replacement, RootfsPlacement};
 use crate::durable;
 use crate::scratch::Scratch;
-use crate::settle::{self, Adopted};
-use crate::store::{ID, KIND, Store, StoreError};
+use crate::store::{BOOT, ID, KIND, Store};
 use crate::tree::{self, Existing};
 
 /// Replaces the contents of a volume.
@@ -81,6 +80,7 @@ fn own_root(
             let properties = Properties::new()
                 .with(KIND, "clone")
                 .with(ID, request.checkpoint.as_str())
+                .with(BOOT, boot())
                 .with("mountpoint", path.to_string_lossy());
             let name = store.container(request.container)?;
             store.zfs.create(&CreateRequest::filesystem(&name, properties), limits)?;
@@ -95,29 +95,5 @@ fn own_root(
             }
             Err(error)
         }
-    }
-}
-
-/// Removes the root that was made for a container; none is success. Called when the container is deleted, with the root
-/// unmounted. What checkpoints still need of it moves into the store; the caller should then begin to settle them.
-pub fn forget(store: &Store, container: &str, limits: &Limits) -> Result<Adopted, StoreError> {
-    let (path, adopted) = match store {
-        Store::Dir(store) => {
-            let path = store.container(container);
-            return match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(StoreError::io("remove", &path)(error))
-                }
-                _ => Ok(Adopted::Nothing),
-            };
-        }
-        Store::Zfs(store) => {
-            let adopted = settle::let_go(store, &store.container(container)?, limits)?;
-            (store.dir().join("containers").join(container), adopted)
-        }
-    };
-    match fs::remove_dir(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", &path)(error)),
-        _ => Ok(adopted),
     }
 }

@@ -141,6 +141,39 @@ fn a_root_that_is_not_zfs_is_replaced_by_a_clone_until_it_is_forgotten() {
 }
 
 #[test]
+fn a_root_that_a_power_cut_left_goes_with_the_next_recovery_and_what_a_checkpoint_needs_of_it_stays() {
+    let (mut world, id, _) = with_fresh();
+    let upper = tempfile::tempdir().unwrap();
+    let rootfs = LiveRootfs::Overlay { upper: upper.path().to_owned() };
+    place(&world.store, &world.journal, &request(&id, rootfs), &none()).unwrap();
+    let root = name("tank/cryopod/containers/new");
+    let there = |world: &World| world.fake.dataset(&root, &none()).unwrap().is_some();
+    assert_eq!(world.recover().reaped, 0);
+    assert!(there(&world), "its container runs");
+    let set = |boot: &str| {
+        let earlier = Properties::new().with("cryopod:boot", boot);
+        world.fake.set(&cryopod_zfs::Name::from(&root), &earlier, &none()).unwrap();
+    };
+    set("an earlier boot");
+    assert_eq!(world.recover().reaped, 1);
+    assert!(!there(&world));
+    world.baseline.remove("tank/snaps/new");
+    world.fake.destroy(&name("tank/snaps/new"), false, &none()).unwrap();
+    world.recovered("power cut");
+
+    // The only copy of an unsettled checkpoint's disk is on such a root.
+    let second = world.capture();
+    world.fake.unmount_at(&world.dir.path().join("run/web"), false, &none()).unwrap();
+    world.fake.rename(&name("tank/snaps/web"), &root, Default::default(), &none()).unwrap();
+    let earlier = Properties::new().with("cryopod:boot", "an earlier boot");
+    world.fake.set(&cryopod_zfs::Name::from(&root), &earlier, &none()).unwrap();
+    assert_eq!(world.recover().unsettled, [second]);
+    assert!(!there(&world));
+    world.baseline.remove("tank/snaps/web");
+    world.recovered("unsettled on a left root");
+}
+
+#[test]
 fn an_overlay_layer_is_restored_into_every_kind_of_root() {
     // Into an overlay mount: see `same_instant`. Here into a directory, and by the ZFS store into a dataset.
     let world = World::new(StoreKind::Dir);

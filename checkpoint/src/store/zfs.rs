@@ -32,6 +32,8 @@ use crate::lock::Locks;
 pub(crate) const SNAPSHOT_PREFIX: &str = "cryopod-";
 /// Id of the checkpoint that something belongs to.
 pub(crate) const ID: &str = "cryopod:id";
+/// The boot in which a container's root was made; no container outlives it.
+pub(crate) const BOOT: &str = "cryopod:boot";
 /// `capturing`, `committed` or `trash`.
 const STATE: &str = "cryopod:state";
 /// What a dataset is: root, base, checkpoint, disk, memory, adopted, clone.
