@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cryopod_command::Limits;
-use cryopod_zfs::{CreateRequest, DatasetName, Entry, Fake, Filter, Kinds, Properties, Zfs};
+use cryopod_zfs::{
+    CreateRequest, DatasetName, Entry, Fake, Filter, Kinds, Properties, ReceiveRequest, SendRequest,
+    SnapshotName, Zfs,
+};
 
 use crate::capture::CaptureOptions;
 use crate::facts::NodeFacts;
@@ -463,4 +466,22 @@ pub(crate) fn replacement_path(world: &World, replacement: &Replacement) -> Path
         Replacement::Zfs { dataset } => world.fake.content_dir(dataset).unwrap(),
         Replacement::Bind { path } => path.clone(),
     }
+}
+
+/// What is there when the power goes half-way through a receive.
+pub(crate) fn cut(world: &World, send: &SendRequest, target: &DatasetName, origin: Option<SnapshotName>) {
+    use std::io::{Read, Seek, SeekFrom, Write};
+
+    let mut file = tempfile::tempfile().unwrap();
+    world.fake.send(send, file.try_clone().unwrap().into(), &none()).unwrap();
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    let mut half = tempfile::tempfile().unwrap();
+    // What the fake sends here is little more than a header.
+    half.write_all(&bytes[..bytes.len() - 10]).unwrap();
+    half.seek(SeekFrom::Start(0)).unwrap();
+    let receive = ReceiveRequest { origin, ..ReceiveRequest::new(target) };
+    world.fake.receive(&receive, half.into(), &none()).unwrap_err();
+    assert!(world.fake.dataset(target, &none()).unwrap().unwrap().resume_token.is_some());
 }

@@ -268,6 +268,8 @@ impl Draft<'_> {
             return Ok(found);
         }
         let target = if self.options.trusted {
+            // Half a base, which a settling of this node left to be gone on with; its lock is ours.
+            store.destroy_if_there(&shared, self.limits)?;
             shared
         } else {
             // No stored disk has this name: those have a hyphen.

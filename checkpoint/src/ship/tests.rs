@@ -13,7 +13,7 @@ use crate::fault::{self, test_hook};
 use crate::manifest::{DiskContent, FileRecord, Manifest, samples};
 use crate::progress::Silent;
 use crate::store::StoreKind;
-use crate::testing::{World, name, none};
+use crate::testing::{World, cut, name, none};
 
 fn exported(world: &World, id: &CheckpointId, options: ExportOptions) -> Vec<u8> {
     let mut stream = Vec::new();
@@ -71,6 +71,23 @@ fn a_base_of_a_stranger_is_not_shared_and_one_of_our_nodes_is() {
     let world = World::new(StoreKind::Zfs);
     import_into(&world, &stream, true).unwrap();
     assert_eq!(bases(&world), 1);
+}
+
+#[test]
+fn half_a_base_that_settling_left_is_in_no_import_s_way() {
+    let (stream, manifest) = stream(StoreKind::Zfs);
+    let bases = manifest.stored_disks().filter_map(|(_, _, disk)| match &disk.content {
+        DiskContent::Zfs { base, .. } => *base,
+        _ => None,
+    });
+    let base = bases.map(|guid| name(&format!("tank/cryopod/bases/{guid}"))).next().unwrap();
+    for trusted in [false, true] {
+        let there = World::new(StoreKind::Zfs);
+        let image = "tank/snaps/1@snapshot".parse().unwrap();
+        cut(&there, &cryopod_zfs::SendRequest::full(&image), &base, None);
+        import_into(&there, &stream, trusted).unwrap();
+        there.recovered("half a base");
+    }
 }
 
 #[test]

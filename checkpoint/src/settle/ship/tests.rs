@@ -1,33 +1,14 @@
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-
-use cryopod_zfs::{DatasetName, Zfs as _};
+use cryopod_zfs::Zfs as _;
 
 use super::super::{Adopted, settle};
 use crate::fault::test_hook;
 use crate::id::CheckpointId;
 use crate::progress::Silent;
 use crate::store::StoreKind;
-use crate::testing::{World, name, none};
-use cryopod_zfs::{Name, Properties, ReceiveRequest, SendRequest, SnapshotName};
+use crate::testing::{World, cut, name, none};
+use cryopod_zfs::{Name, Properties, SendRequest, SnapshotName};
 
 const REST: &str = "send the rest of an interrupted stream";
-
-/// What is there when the power goes half-way through a receive.
-fn cut(world: &World, send: &SendRequest, target: &DatasetName, origin: Option<SnapshotName>) {
-    let mut file = tempfile::tempfile().unwrap();
-    world.fake.send(send, file.try_clone().unwrap().into(), &none()).unwrap();
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0)).unwrap();
-    file.read_to_end(&mut bytes).unwrap();
-    let mut half: File = tempfile::tempfile().unwrap();
-    // What the fake sends here is little more than a header.
-    half.write_all(&bytes[..bytes.len() - 10]).unwrap();
-    half.seek(SeekFrom::Start(0)).unwrap();
-    let receive = ReceiveRequest { origin, ..ReceiveRequest::new(target) };
-    world.fake.receive(&receive, half.into(), &none()).unwrap_err();
-    assert!(world.fake.dataset(target, &none()).unwrap().unwrap().resume_token.is_some());
-}
 
 fn image() -> SnapshotName {
     "tank/snaps/1@snapshot".parse().unwrap()
