@@ -17,17 +17,16 @@
 //! everything else is a draft and garbage unless a live journal entry owns it.
 
 mod choose;
+mod config;
 pub(crate) mod content;
 mod dir;
 mod error;
 mod zfs;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use cryopod_command::Limits;
-use cryopod_zfs::DatasetName;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::digest::Sha256;
 use crate::id::CheckpointId;
@@ -40,61 +39,12 @@ use crate::progress::Progress;
 use content::Content;
 
 pub use choose::{Chosen, open};
+pub use config::{StoreChoice, StoreConfig, StoreKind};
 pub use dir::DirStore;
 pub use error::zfs_kind;
 pub use error::{Damage, StoreError};
 pub use zfs::ZfsStore;
 pub(crate) use zfs::{BOOT, Found, ID, KIND, SNAPSHOT_PREFIX, hold_tag};
-
-/// Which store a node uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StoreKind {
-    /// A ZFS subtree.
-    Zfs,
-    /// A directory.
-    Dir,
-}
-
-/// What the configuration asks for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StoreChoice {
-    /// ZFS where a pool is found, else a directory.
-    #[default]
-    Auto,
-    /// ZFS or an error.
-    Zfs,
-    /// The directory, even where there is ZFS.
-    Dir,
-}
-
-/// Where the store is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreConfig {
-    /// Which one.
-    pub choice: StoreChoice,
-    /// Root dataset; None: `<pool>/cryopod`, the pool being found out.
-    pub root: Option<DatasetName>,
-    /// Directory store, and mount base of the ZFS store: /var/lib/cryopod/store.
-    pub dir: PathBuf,
-    /// Locks between processes: /run/cryopod/locks.
-    pub locks: PathBuf,
-    /// A path on the pool that containerd's snapshotter uses, if it is there; decides between several pools.
-    pub snapshotter: Option<PathBuf>,
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self {
-            choice: StoreChoice::Auto,
-            root: None,
-            dir: "/var/lib/cryopod/store".into(),
-            locks: "/run/cryopod/locks".into(),
-            snapshotter: Some("/var/lib/containerd/io.containerd.snapshotter.v1.zfs".into()),
-        }
-    }
-}
 
 /// What became of a deleted checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -5,26 +5,29 @@
 //! name and guid there, or below `adopted` when their owner has deleted them meanwhile.
 
 mod find;
+mod list;
+mod planned;
 mod remove;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cryopod_command::Limits;
 use cryopod_zfs::{
-    CreateRequest, Dataset, DatasetName, Entry, Filter, Guid, HoldTag, Kinds, MountOptions, Name, Properties,
-    Snapshot, SnapshotName, Wanted, Zfs,
+    CreateRequest, Dataset, DatasetName, Entry, Filter, Guid, HoldTag, MountOptions, Name, Properties,
+    Wanted, Zfs,
 };
 
 pub(crate) use find::Found;
+use list::state;
 
 use super::content::Content;
 use super::{Committed, Damage, StoreError};
 use crate::digest::Sha256;
 use crate::durable;
 use crate::id::CheckpointId;
-use crate::info::{CheckpointInfo, Summary};
+use crate::info::Summary;
 use crate::journal::PlannedSnapshot;
 use crate::lock::Locks;
 
@@ -46,8 +49,6 @@ const HELD: &str = "cryopod:held";
 const SUMMARY: &str = "cryopod:summary";
 /// Hash of the manifest.
 const MANIFEST: &str = "cryopod:manifest";
-/// Snapshots on foreign datasets, `dataset@snapshot` separated by commas; numbered from 0 when one value is too short.
-const SNAPSHOTS: &str = "cryopod:snapshots";
 /// Values of user properties have at most 8191 bytes.
 const MAX_VALUE: usize = 8000;
 
@@ -170,9 +171,7 @@ impl ZfsStore {
         // One call makes both: the checkpoint's dataset has no mark before its commit, and that means draft.
         let mut properties =
             Properties::new().with(ID, id.as_str()).with(KIND, "memory").with("mountpoint", "legacy");
-        for (number, value) in values(planned).into_iter().enumerate() {
-            properties.set(format!("{SNAPSHOTS}.{number}"), value);
-        }
+        planned::note(planned, &mut properties);
         let request = CreateRequest::filesystem(&self.memory(id)?, properties).with_parents();
         self.zfs.create(&request, limits)?;
         let content = self.content(id);
@@ -270,65 +269,6 @@ impl ZfsStore {
         Ok(content)
     }
 
-    /// Everything about the committed checkpoints, in one call to ZFS.
-    pub(crate) fn list(&self, limits: &Limits) -> Result<Vec<CheckpointInfo>, StoreError> {
-        let root = self.root.child("checkpoints")?;
-        self.infos(&root, 3, limits)
-    }
-
-    pub(super) fn info(
-        &self,
-        id: &CheckpointId,
-        limits: &Limits,
-    ) -> Result<Option<CheckpointInfo>, StoreError> {
-        let name = self.checkpoint(id)?;
-        match self.infos(&name, 2, limits) {
-            Ok(list) => Ok(list.into_iter().find(|info| info.id == *id)),
-            Err(StoreError::Zfs(error)) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn infos(
-        &self,
-        root: &DatasetName,
-        depth: u32,
-        limits: &Limits,
-    ) -> Result<Vec<CheckpointInfo>, StoreError> {
-        let wanted = [ID, STATE, SETTLED, HELD, SUMMARY].map(str::to_owned).to_vec();
-        let kinds = Kinds { snapshots: true, ..Kinds::DATASETS };
-        let filter =
-            Filter { roots: vec![root.clone()], depth: Some(depth), kinds, wanted: Wanted::Named(wanted) };
-        let mut list = Vec::new();
-        let mut sharers: BTreeMap<DatasetName, Vec<String>> = BTreeMap::new();
-        for entry in self.zfs.list(&filter, limits)? {
-            match entry {
-                Entry::Dataset(dataset) => list.extend(info(&dataset)),
-                Entry::Snapshot(snapshot) => {
-                    if let Some(checkpoint) = snapshot.name.dataset().parent() {
-                        let outside = clones_outside(&snapshot, &checkpoint);
-                        sharers.entry(checkpoint).or_default().extend(outside);
-                    }
-                }
-                Entry::Bookmark(_) => {}
-            }
-        }
-        for info in &mut list {
-            info.sharers = sharers.remove(&self.checkpoint(&info.id)?).unwrap_or_default();
-        }
-        list.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.id.cmp(&b.id)));
-        Ok(list)
-    }
-
-    /// Ids of datasets below `checkpoints` that are not committed.
-    pub(super) fn drafts(&self, limits: &Limits) -> Result<Vec<CheckpointId>, StoreError> {
-        let root = self.root.child("checkpoints")?;
-        let wanted = Wanted::Named([ID, STATE].map(str::to_owned).to_vec());
-        let children = self.children(&root, wanted, limits)?;
-        let drafts = children.iter().filter(|dataset| state(dataset) != Some(State::Committed));
-        Ok(drafts.filter_map(|dataset| dataset.name.leaf().parse().ok()).collect())
-    }
-
     /// A free name below `part` of the subtree.
     pub(crate) fn fresh_name(&self, part: &str, leaf: &str) -> Result<DatasetName, StoreError> {
         let now = jiff::Timestamp::now().as_nanosecond();
@@ -339,73 +279,4 @@ impl ZfsStore {
 /// The hold on a source snapshot while it is sent.
 pub(crate) fn hold_tag(id: &CheckpointId) -> Result<HoldTag, StoreError> {
     Ok(format!("cryopod-settle-{id}").parse()?)
-}
-
-fn state(dataset: &Dataset) -> Option<State> {
-    match dataset.properties.own(STATE)? {
-        "capturing" => Some(State::Capturing),
-        "committed" => Some(State::Committed),
-        "trash" => Some(State::Trash),
-        _ => None,
-    }
-}
-
-/// The info of a committed checkpoint's dataset; None for everything else.
-fn info(dataset: &Dataset) -> Option<CheckpointInfo> {
-    if state(dataset) != Some(State::Committed) {
-        return None;
-    }
-    let own = |key| dataset.properties.own(key);
-    let id: CheckpointId = own(ID)?.parse().ok()?;
-    let summary: Summary = match serde_json::from_str(own(SUMMARY)?) {
-        Ok(summary) => summary,
-        Err(error) => {
-            // One damaged checkpoint must not hide the others.
-            tracing::error!(checkpoint = %id, %error, "left out of the list");
-            return None;
-        }
-    };
-    Some(CheckpointInfo {
-        id,
-        created: summary.created,
-        mode: summary.mode,
-        pod: summary.pod,
-        members: summary.members,
-        settled: own(SETTLED) == Some("yes"),
-        held: own(HELD) == Some("yes"),
-        memory_bytes: summary.memory_bytes,
-        disk_bytes: summary.disk_bytes,
-        sharers: Vec::new(),
-    })
-}
-
-/// Clones of a snapshot that are not below `root` themselves.
-fn clones_outside(snapshot: &Snapshot, root: &DatasetName) -> Vec<String> {
-    snapshot.clones.iter().filter(|clone| !clone.is_within(root)).map(ToString::to_string).collect()
-}
-
-/// Planned snapshots as property values.
-fn values(planned: &[PlannedSnapshot]) -> Vec<String> {
-    let mut values: Vec<String> = Vec::new();
-    for PlannedSnapshot { dataset, snapshot } in planned {
-        let name = format!("{dataset}@{snapshot}");
-        match values.last_mut() {
-            Some(last) if last.len() + 1 + name.len() <= MAX_VALUE => {
-                last.push(',');
-                last.push_str(&name);
-            }
-            _ => values.push(name),
-        }
-    }
-    values
-}
-
-/// The planned snapshots that a checkpoint dataset names.
-fn planned(dataset: &Dataset) -> Vec<SnapshotName> {
-    let mut found = Vec::new();
-    for number in 0.. {
-        let Some(value) = dataset.properties.own(&format!("{SNAPSHOTS}.{number}")) else { break };
-        found.extend(value.split(',').filter_map(|name| name.parse().ok()));
-    }
-    found
 }

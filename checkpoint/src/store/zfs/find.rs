@@ -3,7 +3,8 @@
 use cryopod_command::Limits;
 use cryopod_zfs::{DatasetName, Entry, Filter, Guid, Kinds, Snapshot, SnapshotName};
 
-use super::{State, ZfsStore, state};
+use super::list::state;
+use super::{State, ZfsStore};
 use crate::id::CheckpointId;
 use crate::manifest::{DiskContent, DiskRecord, MemberRecord};
 use crate::store::StoreError;

@@ -6,7 +6,9 @@ use cryopod_zfs::{
     DatasetName, Entry, Error as ZfsError, Filter, Kinds, Properties, Rename, SnapshotName, Wanted,
 };
 
-use super::{SNAPSHOT_PREFIX, STATE, State, ZfsStore, clones_outside, hold_tag, planned, state};
+use super::list::{clones_outside, state};
+use super::planned::planned;
+use super::{SNAPSHOT_PREFIX, STATE, State, ZfsStore, hold_tag};
 use crate::fault;
 use crate::id::CheckpointId;
 use crate::store::{Deleted, StoreError};

@@ -1,0 +1,115 @@
+//! What checkpoints there are, read from the user properties of their datasets in one call to ZFS.
+
+use std::collections::BTreeMap;
+
+use cryopod_command::Limits;
+use cryopod_zfs::{Dataset, DatasetName, Entry, Filter, Kinds, Snapshot, Wanted};
+
+use super::{HELD, ID, SETTLED, STATE, SUMMARY, State, ZfsStore};
+use crate::id::CheckpointId;
+use crate::info::{CheckpointInfo, Summary};
+use crate::store::StoreError;
+
+impl ZfsStore {
+    /// Everything about the committed checkpoints, in one call to ZFS.
+    pub(crate) fn list(&self, limits: &Limits) -> Result<Vec<CheckpointInfo>, StoreError> {
+        let root = self.root.child("checkpoints")?;
+        self.infos(&root, 3, limits)
+    }
+
+    pub(in crate::store) fn info(
+        &self,
+        id: &CheckpointId,
+        limits: &Limits,
+    ) -> Result<Option<CheckpointInfo>, StoreError> {
+        let name = self.checkpoint(id)?;
+        match self.infos(&name, 2, limits) {
+            Ok(list) => Ok(list.into_iter().find(|info| info.id == *id)),
+            Err(StoreError::Zfs(error)) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn infos(
+        &self,
+        root: &DatasetName,
+        depth: u32,
+        limits: &Limits,
+    ) -> Result<Vec<CheckpointInfo>, StoreError> {
+        let wanted = [ID, STATE, SETTLED, HELD, SUMMARY].map(str::to_owned).to_vec();
+        let kinds = Kinds { snapshots: true, ..Kinds::DATASETS };
+        let filter =
+            Filter { roots: vec![root.clone()], depth: Some(depth), kinds, wanted: Wanted::Named(wanted) };
+        let mut list = Vec::new();
+        let mut sharers: BTreeMap<DatasetName, Vec<String>> = BTreeMap::new();
+        for entry in self.zfs.list(&filter, limits)? {
+            match entry {
+                Entry::Dataset(dataset) => list.extend(info(&dataset)),
+                Entry::Snapshot(snapshot) => {
+                    if let Some(checkpoint) = snapshot.name.dataset().parent() {
+                        let outside = clones_outside(&snapshot, &checkpoint);
+                        sharers.entry(checkpoint).or_default().extend(outside);
+                    }
+                }
+                Entry::Bookmark(_) => {}
+            }
+        }
+        for info in &mut list {
+            info.sharers = sharers.remove(&self.checkpoint(&info.id)?).unwrap_or_default();
+        }
+        list.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.id.cmp(&b.id)));
+        Ok(list)
+    }
+
+    /// Ids of datasets below `checkpoints` that are not committed.
+    pub(in crate::store) fn drafts(&self, limits: &Limits) -> Result<Vec<CheckpointId>, StoreError> {
+        let root = self.root.child("checkpoints")?;
+        let wanted = Wanted::Named([ID, STATE].map(str::to_owned).to_vec());
+        let children = self.children(&root, wanted, limits)?;
+        let drafts = children.iter().filter(|dataset| state(dataset) != Some(State::Committed));
+        Ok(drafts.filter_map(|dataset| dataset.name.leaf().parse().ok()).collect())
+    }
+}
+
+pub(super) fn state(dataset: &Dataset) -> Option<State> {
+    match dataset.properties.own(STATE)? {
+        "capturing" => Some(State::Capturing),
+        "committed" => Some(State::Committed),
+        "trash" => Some(State::Trash),
+        _ => None,
+    }
+}
+
+/// The info of a committed checkpoint's dataset; None for everything else.
+fn info(dataset: &Dataset) -> Option<CheckpointInfo> {
+    if state(dataset) != Some(State::Committed) {
+        return None;
+    }
+    let own = |key| dataset.properties.own(key);
+    let id: CheckpointId = own(ID)?.parse().ok()?;
+    let summary: Summary = match serde_json::from_str(own(SUMMARY)?) {
+        Ok(summary) => summary,
+        Err(error) => {
+            // One damaged checkpoint must not hide the others.
+            tracing::error!(checkpoint = %id, %error, "left out of the list");
+            return None;
+        }
+    };
+    Some(CheckpointInfo {
+        id,
+        created: summary.created,
+        mode: summary.mode,
+        pod: summary.pod,
+        members: summary.members,
+        settled: own(SETTLED) == Some("yes"),
+        held: own(HELD) == Some("yes"),
+        memory_bytes: summary.memory_bytes,
+        disk_bytes: summary.disk_bytes,
+        sharers: Vec::new(),
+    })
+}
+
+/// Clones of a snapshot that are not below `root` themselves.
+pub(super) fn clones_outside(snapshot: &Snapshot, root: &DatasetName) -> Vec<String> {
+    snapshot.clones.iter().filter(|clone| !clone.is_within(root)).map(ToString::to_string).collect()
+}
