@@ -49,11 +49,13 @@ pub(super) struct Writer<'a> {
     out: &'a mut dyn Write,
     hasher: Hasher,
     pub(super) bytes: u64,
+    /// Why the reader could not be written to; whoever fills a section sees only that it failed.
+    failure: Option<ShipError>,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(out: &'a mut dyn Write) -> Result<Self, ShipError> {
-        let mut writer = Self { out, hasher: Hasher::default(), bytes: 0 };
+        let mut writer = Self { out, hasher: Hasher::default(), bytes: 0, failure: None };
         writer.put(MAGIC)?;
         writer.put(&VERSION.to_le_bytes())?;
         Ok(writer)
@@ -71,8 +73,12 @@ impl<'a> Writer<'a> {
         self.put(&length.to_le_bytes())?;
         self.put(name.as_bytes())?;
         let mut section = Section { writer: self, hasher: Hasher::default() };
-        let result = fill(&mut section)?;
+        let result = fill(&mut section);
         let hash = section.hasher.finish();
+        if let Some(failure) = self.failure.take() {
+            return Err(failure.into());
+        }
+        let result = result?;
         self.put(&0u32.to_le_bytes())?;
         self.put(&hash.0)?;
         Ok(result)
@@ -106,10 +112,10 @@ impl Write for Section<'_, '_> {
             self.hasher.update(chunk);
             let length = u32::try_from(chunk.len()).unwrap_or(0);
             let put = self.writer.put(&length.to_le_bytes()).and_then(|()| self.writer.put(chunk));
-            put.map_err(|error| match error {
-                ShipError::Io { source, .. } => source,
-                other => io::Error::other(other),
-            })?;
+            if let Err(failure) = put {
+                self.writer.failure = Some(failure);
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
         }
         Ok(bytes.len())
     }
