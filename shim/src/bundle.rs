@@ -26,7 +26,7 @@ use crate::exits::start_time;
 const MAX_CONFIG_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Our state file holds a dozen short strings.
-const MAX_STATE_BYTES: u64 = 1024 * 1024;
+pub const MAX_STATE_BYTES: u64 = 1024 * 1024;
 
 const STATE_FILE: &str = "cryopod.json";
 const STATE_VERSION: u32 = 1;
@@ -288,7 +288,7 @@ pub fn write_atomically(path: &Path, value: &impl Serialize) -> Result<(), Bundl
     wrote.map_err(|source| BundleError::Write { path: path.to_owned(), source })
 }
 
-fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, BundleError> {
+pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, BundleError> {
     let failed = |source| BundleError::Read { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();

@@ -32,6 +32,7 @@ use crate::error::TaskError;
 use crate::events::Publisher;
 use crate::exits::Registry;
 use crate::io::{Owner, Prepared};
+use crate::members;
 use crate::process::Process;
 use crate::process::state::{Change, State};
 use crate::together::{Company, Together};
@@ -55,6 +56,8 @@ pub struct Shared {
     pub namespace: String,
     /// Id of the group, that is the sandbox.
     pub group: String,
+    /// Bundle of the sandbox, where `delete` looks for all that belongs to it.
+    pub home: PathBuf,
     /// Events to containerd.
     pub publisher: Publisher,
     /// PIDs that somebody waits for.
@@ -135,6 +138,12 @@ impl Container {
             uid: self.chosen.io_uid,
             gid: self.chosen.io_gid,
         }
+    }
+
+    /// Writes what `delete` has to know into the bundle, and beside the note of the pod. Blocks.
+    fn note(&self, state: &BundleState) -> Result<(), TaskError> {
+        state.write(&self.bundle)?;
+        Ok(members::note(&self.shared.home, &self.bundle, state)?)
     }
 
     /// The bundle's root file system.

@@ -18,6 +18,7 @@ use crate::bundle::State;
 use crate::capture::{DoorError, Node, release};
 use crate::events::timestamp;
 use crate::exits::{Exit, start_time};
+use crate::members::{self, Member};
 use crate::{backends, mounts, sys};
 
 /// containerd waits 5 s (`io.containerd.timeout.shim.cleanup`); unmounting and answering come after this.
@@ -25,6 +26,9 @@ const RUNTIME_WITHIN: Duration = Duration::from_secs(3);
 
 /// The pool answers within a fraction of this; what is not done by then is left to recovery.
 const STORE_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long a process that was killed may take to disappear.
+const PROCESS_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a shim that containerd gave up may take to end by itself.
 const SHIM_WITHIN: Duration = Duration::from_secs(1);
@@ -55,7 +59,7 @@ pub fn delete(args: &Args) -> Result<(), DeleteError> {
         Some(bundle) => bundle.clone(),
         None => beside_current(&args.id).map_err(DeleteError::NoBundle)?,
     };
-    let pid = clean(&args.id, &bundle, &mut |warning| {
+    let pid = clean(&bundle, &mut |warning| {
         // stderr of `delete` is read by containerd and logged.
         writeln!(io::stderr(), "{warning}").ok();
     });
@@ -74,8 +78,8 @@ fn beside_current(id: &str) -> io::Result<PathBuf> {
     Ok(current.parent().map(|dir| dir.join(id)).unwrap_or(current))
 }
 
-/// Removes everything of `id`; the PID its init had.
-fn clean(id: &str, bundle: &Path, warn: &mut dyn FnMut(String)) -> u32 {
+/// Removes everything of a bundle, and with a pod all its containers; the PID its init had.
+fn clean(bundle: &Path, warn: &mut dyn FnMut(String)) -> u32 {
     let state = match State::read(bundle) {
         Ok(state) => state,
         Err(error) => {
@@ -83,30 +87,57 @@ fn clean(id: &str, bundle: &Path, warn: &mut dyn FnMut(String)) -> u32 {
             None
         }
     };
-    let mut pid = 0;
-    if let Some(state) = &state {
-        pid = state.pid;
-        if state.id == state.group {
-            end_process(state.shim_pid, state.shim_started, libc::SIGTERM, SHIM_WITHIN);
-            end_process(state.shim_pid, state.shim_started, libc::SIGKILL, SHIM_WITHIN);
-        }
-        if let Some(note) = &state.runtime {
-            let backend = backends::from_note(note);
-            if let Err(error) = backend.delete(id, &Limits::within(RUNTIME_WITHIN)) {
-                warn(error.to_string());
-            }
-        }
-        end_process(state.pid, state.pid_started, libc::SIGKILL, SHIM_WITHIN);
+    let is_pod = state.as_ref().is_some_and(|state| state.id == state.group);
+    let mut all = Vec::new();
+    if is_pod {
+        all = members::all(bundle, warn);
     }
-    if let Err(error) = mounts::unmount_all(&bundle.join("rootfs")) {
-        warn(error.to_string());
+    if let Some(state) = state.as_ref().filter(|_| is_pod) {
+        end_process(state.shim_pid, state.shim_started, libc::SIGTERM, SHIM_WITHIN);
+        end_process(state.shim_pid, state.shim_started, libc::SIGKILL, SHIM_WITHIN);
     }
-    if let Some(state) = state.filter(|state| state.captured || state.placed)
-        && let Err(error) = release(&state)
-    {
-        warn(format!("{error}; the next recovery goes on with it"));
+    let pid = state.as_ref().map_or(0, |state| state.pid);
+    match state {
+        Some(state) => all.push(Member { bundle: bundle.to_owned(), state }),
+        None => unmount(bundle).unwrap_or_else(|error| warn(error.to_string())),
+    }
+    // Containers first lose their processes, all of them, whatever time the rest takes.
+    for Member { state, .. } in &all {
+        end_process(state.pid, state.pid_started, libc::SIGKILL, Duration::ZERO);
+    }
+    // Runtimes are slow, and all of this has one deadline.
+    let warnings: Vec<String> = std::thread::scope(|scope| {
+        let each: Vec<_> = all.iter().map(|member| scope.spawn(|| remove(member))).collect();
+        each.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    });
+    warnings.into_iter().for_each(&mut *warn);
+    for Member { state, .. } in all.iter().filter(|member| member.state.captured || member.state.placed) {
+        if let Err(error) = release(state) {
+            warn(format!("{error}; the next recovery goes on with it"));
+        }
     }
     pid
+}
+
+/// Takes a container from its runtime and unmounts its root; what did not work.
+fn remove(member: &Member) -> Vec<String> {
+    let Member { bundle, state } = member;
+    let mut warnings = Vec::new();
+    if let Some(note) = &state.runtime {
+        let backend = backends::from_note(note);
+        if let Err(error) = backend.delete(&state.id, &Limits::within(RUNTIME_WITHIN)) {
+            warnings.push(error.to_string());
+        }
+    }
+    end_process(state.pid, state.pid_started, libc::SIGKILL, PROCESS_WITHIN);
+    if let Err(error) = unmount(bundle) {
+        warnings.push(error.to_string());
+    }
+    warnings
+}
+
+fn unmount(bundle: &Path) -> Result<(), mounts::MountError> {
+    mounts::unmount_all(&bundle.join("rootfs"))
 }
 
 /// What a capture or restore of the dead shim left: a swapped dataset gets its name back, a dataset that checkpoints
@@ -156,14 +187,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut state = State { pid: child.id(), pid_started: 1, ..State::new("c", "n", "pod") };
         state.write(dir.path()).unwrap();
-        assert_eq!(clean("c", dir.path(), &mut |warning| panic!("{warning}")), child.id());
+        assert_eq!(clean(dir.path(), &mut |warning| panic!("{warning}")), child.id());
         assert!(child.try_wait().unwrap().is_none(), "another process with that number must live");
 
         state.pid_started = start_time(child.id()).unwrap();
         state.write(dir.path()).unwrap();
         // A zombie keeps its number, so the wait inside needs somebody who reaps.
         let reaper = std::thread::spawn(move || child.wait().unwrap());
-        clean("c", dir.path(), &mut |warning| panic!("{warning}"));
+        clean(dir.path(), &mut |warning| panic!("{warning}"));
+        assert!(!reaper.join().unwrap().success());
+    }
+
+    #[test]
+    fn a_pod_takes_its_containers_with_it_whose_bundles_are_gone() {
+        let home = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let started = start_time(child.id()).unwrap();
+        // This shim is no other process's: its start time fits nobody.
+        let pod = State { shim_started: 1, ..State::new("pod", "n", "pod") };
+        pod.write(home.path()).unwrap();
+        let state = State { pid: child.id(), pid_started: started, ..State::new("c", "n", "pod") };
+        members::note(home.path(), Path::new("/nonexistent/c"), &state).unwrap();
+        let reaper = std::thread::spawn(move || child.wait().unwrap());
+        clean(home.path(), &mut |warning| panic!("{warning}"));
         assert!(!reaper.join().unwrap().success());
     }
 
@@ -171,7 +217,7 @@ mod tests {
     fn without_a_note_and_twice_in_a_row_it_succeeds() {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..2 {
-            assert_eq!(clean("c", dir.path(), &mut |warning| panic!("{warning}")), 0);
+            assert_eq!(clean(dir.path(), &mut |warning| panic!("{warning}")), 0);
         }
     }
 
@@ -180,7 +226,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("cryopod.json"), "{").unwrap();
         let mut warnings = Vec::new();
-        clean("c", dir.path(), &mut |warning| warnings.push(warning));
+        clean(dir.path(), &mut |warning| warnings.push(warning));
         assert!(warnings[0].contains("cryopod.json is not understood"), "{warnings:?}");
     }
 }

@@ -24,6 +24,7 @@ mod idle;
 mod info;
 mod io;
 mod log;
+mod members;
 mod metrics;
 mod metrics_message;
 mod mounts;

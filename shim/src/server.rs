@@ -116,6 +116,7 @@ fn run(
         let shared = Shared {
             namespace: args.namespace.clone(),
             group: args.id.clone(),
+            home: bundle.clone(),
             publisher: Publisher::new(&args.namespace, &args.ttrpc_address),
             registry: Registry::default(),
             together: Arc::default(),

@@ -45,7 +45,7 @@ impl Container {
             inner.bundle_state.captured = true;
             inner.bundle_state.clone()
         };
-        Ok(state.write(&self.bundle)?)
+        self.note(&state)
     }
 
     /// Notes, before the first step of a restore, that the store may make a root for it, and that its own dataset may
@@ -60,7 +60,7 @@ impl Container {
             inner.bundle_state.captured |= self.dataset.is_some();
             inner.bundle_state.clone()
         };
-        Ok(state.write(&self.bundle)?)
+        self.note(&state)
     }
 
     /// Captures this container into the store, and its memory images into `images`.

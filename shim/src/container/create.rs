@@ -24,6 +24,7 @@ use crate::error::{TaskError, blocking};
 use crate::events::{Event, Slots};
 use crate::exits::{self, Child};
 use crate::io::{self, Prepared, StdioPaths};
+use crate::members;
 use crate::mounts::{self, Mount};
 use crate::process::state::{Change, State};
 use crate::process::{EVENTS_PER_PROCESS, Process};
@@ -155,7 +156,7 @@ impl Container {
             inner.bundle_state.mounted |= !mounts.is_empty();
             inner.bundle_state.clone()
         };
-        state.write(&self.bundle)?;
+        self.note(&state)?;
         Ok(mounts::mount_all(mounts, &self.rootfs())?)
     }
 
@@ -199,7 +200,7 @@ impl Container {
             inner.bundle_state.pid_started = exits::start_time(pid).unwrap_or(0);
             inner.bundle_state.clone()
         };
-        Ok(state.write(&self.bundle)?)
+        self.note(&state)
     }
 
     fn created(&self, new: &New, pid: u32) -> Result<(), TaskError> {
@@ -248,6 +249,7 @@ impl Container {
             let deleted = if fresh { this.chosen.backend.delete(&this.id, &limits) } else { Ok(()) };
             mounts::unmount_all(&this.rootfs())?;
             this.let_go(&Self::let_go_limits())?;
+            members::forget(&this.shared.home, &this.id);
             deleted.map_err(TaskError::from)
         });
         if let Err(error) = undone.await {

@@ -13,6 +13,7 @@ use crate::error::{TaskError, blocking};
 use crate::events::{Event, timestamp};
 use crate::exits::Exit;
 use crate::io::Io;
+use crate::members;
 use crate::mounts;
 use crate::process::state::{Change, State};
 
@@ -65,7 +66,9 @@ impl Container {
         let this = self.clone();
         blocking(move || {
             mounts::unmount_all(&this.rootfs())?;
-            Ok::<_, TaskError>(this.let_go(&Self::let_go_limits())?)
+            this.let_go(&Self::let_go_limits())?;
+            members::forget(&this.shared.home, &this.id);
+            Ok::<_, TaskError>(())
         })
         .await?;
         let mut inner = self.inner();

@@ -66,26 +66,26 @@ impl Container {
         Ok(self.inner().process(&self.id, exec_id)?.done())
     }
 
-    /// PIDs of all its processes with the exec ids of those that are execs; never empty while init lives.
+    /// PIDs of all its processes with the exec ids of those that are execs.
+    ///
+    /// Never empty before Delete: containerd deletes a task without processes when it loads the shim
+    /// (`shouldCleanupShim`), and with it the exit code of what ended while containerd was away. A container that
+    /// ended is shown with the PID its init had, one that waits to be restored with 0.
     ///
     /// # Errors
     /// When there is no cgroup to read although init lives.
     pub async fn pids(&self) -> Result<Vec<(u32, Option<String>)>, TaskError> {
-        let (init, cgroup, execs) = {
+        let (init, lives, cgroup, execs) = {
             let inner = self.inner();
             let execs: Vec<(u32, String)> =
                 inner.execs.values().filter(|e| e.pid() != 0).map(|e| (e.pid(), e.exec_id.clone())).collect();
-            (
-                if inner.init.state.ended().is_some() { 0 } else { inner.init.pid() },
-                inner.cgroup.clone(),
-                execs,
-            )
+            (inner.init.pid(), inner.init.state.ended().is_none(), inner.cgroup.clone(), execs)
         };
         let mut pids = match cgroup {
             Some(cgroup) => blocking(move || cgroup.processes()).await.unwrap_or_default(),
             None => Vec::new(),
         };
-        if init != 0 && !pids.contains(&init) {
+        if pids.is_empty() || (lives && init != 0 && !pids.contains(&init)) {
             pids.insert(0, init);
         }
         let exec_of = |pid: u32| execs.iter().find(|(exec, _)| *exec == pid).map(|(_, id)| id.clone());

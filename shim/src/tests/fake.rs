@@ -220,6 +220,7 @@ pub async fn shim() -> Shim {
     let shared = Shared {
         namespace: "ns".to_owned(),
         group: "pod".to_owned(),
+        home: dir.path().to_owned(),
         publisher: Publisher::new("ns", &events.display().to_string()),
         registry: Registry::default(),
         together: Arc::default(),

@@ -220,6 +220,10 @@ async fn connect_knows_even_what_is_unknown_and_pids_are_never_empty() {
     assert_eq!(shim.task.pids(soon(), &pids).await.unwrap().processes[0].pid, pid);
     shim.kill("c", "", 9).await.unwrap();
     shim.wait("c", "").await.unwrap();
+    // containerd would take an empty answer for a leak, and the exit code would be lost in its restart.
+    assert_eq!(shim.task.pids(soon(), &pids).await.unwrap().processes[0].pid, pid);
+    shim.delete("c", "").await.unwrap();
+    assert_eq!(code(shim.task.pids(soon(), &pids).await), Code::NOT_FOUND);
 }
 
 #[tokio::test]
