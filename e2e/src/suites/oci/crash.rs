@@ -42,7 +42,7 @@ fn killed_shim(handler: &str) -> Result<(), Failure> {
         ensure(code != 0, || format!("{} ended well", c.name))?;
     }
     gone(&pids)?;
-    let left = shell::ok("pgrep -f '^sleep 4251' || true")?;
+    let left = shell::ok("pgrep -f '[s]leep 4251' || true")?;
     ensure(left.is_empty(), || "a child of a container is still there".into())?;
     let pods = shell::exec_ok(&["crictl", "inspectp", &pod.id])?;
     eventually("the pod is not ready", LONG, || {
