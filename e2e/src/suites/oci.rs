@@ -18,17 +18,22 @@ mod update;
 use crate::leaks;
 use crate::suite::{Failure, Suite, test};
 
-/// A test of this suite: its name, whether every run has it, the runtime handlers it runs on, what it does there.
-type Case = (&'static str, bool, &'static [&'static str], fn(&str) -> Result<(), Failure>);
+/// A test of this suite: its name, the runtime handlers on which every run has it, those that `--full` adds, and what
+/// it does there.
+type Case = (&'static str, Handlers, Handlers, fn(&str) -> Result<(), Failure>);
+type Handlers = &'static [&'static str];
 
+const NONE: Handlers = &[];
 /// Our default runtime.
-const CRUN: &[&str] = &["cryopod"];
-/// Both runtimes.
-const RUNTIMES: &[&str] = &["cryopod", "cryopod-runc"];
-/// Both runtimes, and crun without a pause container.
-const ALL: &[&str] = &["cryopod", "cryopod-runc", "cryopod-shim"];
+const CRUN: Handlers = &["cryopod"];
+const RUNC: Handlers = &["cryopod-runc"];
 /// Without a pause container.
-const SANDBOXER: &[&str] = &["cryopod-shim"];
+const SANDBOXER: Handlers = &["cryopod-shim"];
+const RUNTIMES: Handlers = &["cryopod", "cryopod-runc"];
+const WITH_AND_WITHOUT_PAUSE: Handlers = &["cryopod", "cryopod-shim"];
+/// All but the default.
+const OTHERS: Handlers = &["cryopod-runc", "cryopod-shim"];
+const ALL: Handlers = &["cryopod", "cryopod-runc", "cryopod-shim"];
 
 /// The tests.
 pub fn suite(full: bool) -> Suite {
@@ -46,13 +51,13 @@ pub fn suite(full: bool) -> Suite {
         crash::CASES,
     ];
     let mut suite = Suite { tests: Vec::new(), left_out: Vec::new() };
-    for (name, always, handlers, body) in rooms.into_iter().flatten().copied() {
-        for handler in handlers {
-            if full || always {
-                let name = format!("{handler}::{name}");
-                suite.tests.push(test(name, move || leaks::checked(|| body(handler))));
+    for (name, always, more, body) in rooms.into_iter().flatten().copied() {
+        for handler in always.iter().chain(more) {
+            let named = format!("{handler}::{name}");
+            if full || always.contains(handler) {
+                suite.tests.push(test(named, move || leaks::checked(|| body(handler))));
             } else {
-                suite.left_out.push(format!("oci {handler}::{name}"));
+                suite.left_out.push(format!("oci {named}"));
             }
         }
     }

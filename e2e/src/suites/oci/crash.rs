@@ -2,18 +2,23 @@
 
 use std::time::Duration;
 
-use super::{ALL, CRUN, Case};
+use super::{ALL, CRUN, Case, NONE, RUNC, WITH_AND_WITHOUT_PAUSE};
 use crate::crictl::{Pod, Spec};
 use crate::ctr::{Task, restart_containerd};
 use crate::shell::{self, eventually};
 use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[
-    ("a_killed_shim_takes_its_pod_with_it_and_the_pod_can_be_removed", true, ALL, killed_shim),
-    ("a_task_whose_shim_was_killed_is_stopped_and_can_be_removed", false, CRUN, killed_task_shim),
-    ("what_ended_with_containerd_away_is_cleaned_at_its_start", true, CRUN, stale_bundles),
-    ("a_shim_that_was_killed_with_containerd_away_leaves_no_process", true, CRUN, killed_while_away),
-    ("after_a_reboot_the_old_pods_are_gone_and_can_be_removed", false, ALL, reboot),
+    (
+        "a_killed_shim_takes_its_pod_with_it_and_the_pod_can_be_removed",
+        WITH_AND_WITHOUT_PAUSE,
+        RUNC,
+        killed_shim,
+    ),
+    ("a_task_whose_shim_was_killed_is_stopped_and_can_be_removed", NONE, CRUN, killed_task_shim),
+    ("what_ended_with_containerd_away_is_cleaned_at_its_start", CRUN, NONE, stale_bundles),
+    ("a_shim_that_was_killed_with_containerd_away_leaves_no_process", NONE, CRUN, killed_while_away),
+    ("after_a_reboot_the_old_pods_are_gone_and_can_be_removed", NONE, ALL, reboot),
 ];
 
 const LONG: Duration = Duration::from_secs(60);

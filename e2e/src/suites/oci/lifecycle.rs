@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use super::{ALL, CRUN, Case, RUNTIMES};
+use super::{ALL, CRUN, Case, NONE, OTHERS, RUNC, RUNTIMES};
 use crate::crictl::{Pod, Spec};
 use crate::ctr::Events;
 use crate::shell::exec;
 use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[
-    ("a_container_runs_logs_and_its_exit_code_arrives", true, ALL, runs),
-    ("exec_returns_output_and_exit_code", true, ALL, exec_code),
-    ("stop_ends_it_with_sigterm_and_sigkill", true, RUNTIMES, stop),
-    ("a_command_that_is_not_there_fails_its_start_and_leaves_nothing", true, RUNTIMES, no_such_command),
-    ("an_exec_that_takes_too_long_is_killed", true, CRUN, exec_timeout),
-    ("events_come_in_order_and_the_exit_of_init_is_the_last", true, RUNTIMES, order),
-    ("a_container_that_was_never_started_can_be_removed", false, RUNTIMES, never_started),
+    ("a_container_runs_logs_and_its_exit_code_arrives", ALL, NONE, runs),
+    ("exec_returns_output_and_exit_code", CRUN, OTHERS, exec_code),
+    ("stop_ends_it_with_sigterm_and_sigkill", CRUN, RUNC, stop),
+    ("a_command_that_is_not_there_fails_its_start_and_leaves_nothing", CRUN, RUNC, no_such_command),
+    ("an_exec_that_takes_too_long_is_killed", NONE, CRUN, exec_timeout),
+    ("events_come_in_order_and_the_exit_of_init_is_the_last", CRUN, RUNC, order),
+    ("a_container_that_was_never_started_can_be_removed", NONE, RUNTIMES, never_started),
 ];
 
 const LONG: Duration = Duration::from_secs(30);

@@ -6,19 +6,18 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{CRUN, Case, RUNTIMES, SANDBOXER};
+use super::{CRUN, Case, NONE, RUNC, RUNTIMES, SANDBOXER};
 use crate::crictl::{Pod, Spec};
 use crate::ctr::{Task, ctr};
 use crate::shell;
 use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[
-    ("many_containers_share_one_shim_and_live_their_own_lives", true, CRUN, many),
-    ("many_containers_share_one_shim_and_live_their_own_lives", false, SANDBOXER, many),
-    ("a_shared_process_namespace_shows_all_and_leaves_no_process_of_the_dead", true, RUNTIMES, shared),
-    ("processes_of_the_host_are_seen_and_left_alone", false, CRUN, host),
-    ("a_slow_runtime_delays_nobody_else", true, CRUN, slow),
-    ("many_execs_at_once_all_end", false, RUNTIMES, execs),
+    ("many_containers_share_one_shim_and_live_their_own_lives", CRUN, SANDBOXER, many),
+    ("a_shared_process_namespace_shows_all_and_leaves_no_process_of_the_dead", CRUN, RUNC, shared),
+    ("processes_of_the_host_are_seen_and_left_alone", NONE, CRUN, host),
+    ("a_slow_runtime_delays_nobody_else", CRUN, NONE, slow),
+    ("many_execs_at_once_all_end", NONE, RUNTIMES, execs),
 ];
 
 const LONG: Duration = Duration::from_secs(30);

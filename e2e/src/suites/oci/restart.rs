@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::{ALL, CRUN, Case};
+use super::{CRUN, Case, NONE, RUNC, WITH_AND_WITHOUT_PAUSE};
 use crate::crictl::{Container, Pod, Spec};
 use crate::ctr::{Task, restart_containerd};
 use crate::shell::{self, eventually};
 use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[
-    ("pods_go_on_while_containerd_restarts", true, ALL, goes_on),
-    ("a_container_that_fills_its_fifo_meanwhile_goes_on_afterwards", false, CRUN, full_fifo),
-    ("a_task_of_ctr_goes_on_while_containerd_restarts", false, CRUN, task),
+    ("pods_go_on_while_containerd_restarts", WITH_AND_WITHOUT_PAUSE, RUNC, goes_on),
+    ("a_container_that_fills_its_fifo_meanwhile_goes_on_afterwards", NONE, CRUN, full_fifo),
+    ("a_task_of_ctr_goes_on_while_containerd_restarts", NONE, CRUN, task),
 ];
 
 const LONG: Duration = Duration::from_secs(30);
@@ -85,7 +85,10 @@ fn task(_: &str) -> Result<(), Failure> {
     let log = "/run/cryopod-e2e/restart.log";
     let uri = format!("file://{log}");
     let task = Task::sh(&["--log-uri", &uri], "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done")?;
-    restart_containerd(|| Ok(std::thread::sleep(Duration::from_secs(2))))?;
+    restart_containerd(|| {
+        std::thread::sleep(Duration::from_secs(2));
+        Ok(())
+    })?;
     ensure(task.state()?.as_deref() == Some("RUNNING"), || "the task is gone".into())?;
     let before = shell::ok(&format!("wc -l <{log}"))?;
     std::thread::sleep(Duration::from_secs(2));

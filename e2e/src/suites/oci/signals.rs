@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{CRUN, Case, RUNTIMES, runtime_options};
+use super::{CRUN, Case, NONE, RUNC, RUNTIMES, runtime_options};
 use crate::crictl::{Pod, Spec};
 use crate::ctr::{self, Task};
 use crate::shell::eventually;
 use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[
-    ("a_real_time_stop_signal_arrives", true, RUNTIMES, real_time),
-    ("kill_of_a_dead_process_is_not_found", true, RUNTIMES, dead),
-    ("a_paused_container_can_be_killed", true, RUNTIMES, paused),
-    ("kill_all_reaches_every_process", false, RUNTIMES, all),
-    ("an_exec_can_be_killed_alone", false, CRUN, one_exec),
+    ("a_real_time_stop_signal_arrives", CRUN, RUNC, real_time),
+    ("kill_of_a_dead_process_is_not_found", CRUN, RUNC, dead),
+    ("a_paused_container_can_be_killed", NONE, RUNTIMES, paused),
+    ("kill_all_reaches_every_process", NONE, RUNTIMES, all),
+    ("an_exec_can_be_killed_alone", NONE, CRUN, one_exec),
 ];
 
 /// SIGRTMIN+3 in CRI's enumeration, 37 to the kernel; systemd in a container wants it.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{ALL, Case};
+use super::{Case, RUNC, WITH_AND_WITHOUT_PAUSE};
 use crate::crictl::{Pod, Spec};
 use crate::shell::exec_ok;
 use crate::suite::{Failure, ensure};
 
-pub const CASES: &[Case] = &[("containers_and_pods_have_sane_stats", true, ALL, sane)];
+pub const CASES: &[Case] = &[("containers_and_pods_have_sane_stats", WITH_AND_WITHOUT_PAUSE, RUNC, sane)];
 
 const MIB: u64 = 1 << 20;
 

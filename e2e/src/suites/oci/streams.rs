@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{CRUN, Case, RUNTIMES};
+use super::{CRUN, Case, NONE, RUNC};
 use crate::crictl::{Pod, Spec};
 use crate::ctr::{BUSYBOX, Task};
 use crate::shell;
 use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[
-    ("output_goes_to_a_file", true, CRUN, to_file),
-    ("output_goes_to_a_logger_with_its_arguments", true, CRUN, to_logger),
-    ("a_logger_that_fails_is_an_error_and_leaves_nothing", false, CRUN, bad_logger),
-    ("input_arrives_whole_and_ends", true, RUNTIMES, input),
-    ("exec_reads_its_input_to_the_end", true, CRUN, exec_input),
-    ("much_output_arrives_whole", true, CRUN, much_output),
-    ("attach_sees_output_and_gives_input", true, CRUN, attach),
-    ("an_end_of_input_by_attach_ends_a_container_that_reads_once", true, CRUN, attach_once),
+    ("output_goes_to_a_file", CRUN, NONE, to_file),
+    ("output_goes_to_a_logger_with_its_arguments", CRUN, NONE, to_logger),
+    ("a_logger_that_fails_is_an_error_and_leaves_nothing", NONE, CRUN, bad_logger),
+    ("input_arrives_whole_and_ends", CRUN, RUNC, input),
+    ("exec_reads_its_input_to_the_end", NONE, CRUN, exec_input),
+    ("much_output_arrives_whole", CRUN, NONE, much_output),
+    ("attach_sees_output_and_gives_input", CRUN, NONE, attach),
+    ("an_end_of_input_by_attach_ends_a_container_that_reads_once", NONE, CRUN, attach_once),
 ];
 
 const DIR: &str = "/run/cryopod-e2e";

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::{CRUN, Case, RUNTIMES, runtime_options};
+use super::{CRUN, Case, NONE, RUNC, runtime_options};
 use crate::ctr::{Events, Task, ctr_ok};
 use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[
-    ("pause_stops_it_and_resume_lets_it_go_on", true, RUNTIMES, pause),
-    ("processes_and_metrics_of_a_task_are_right", true, RUNTIMES, processes),
-    ("what_does_not_fit_its_state_is_refused", true, CRUN, refused),
+    ("pause_stops_it_and_resume_lets_it_go_on", CRUN, RUNC, pause),
+    ("processes_and_metrics_of_a_task_are_right", CRUN, RUNC, processes),
+    ("what_does_not_fit_its_state_is_refused", NONE, CRUN, refused),
 ];
 
 /// Counts into a file.

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{CRUN, Case, RUNTIMES};
+use super::{CRUN, Case, NONE, RUNC};
 use crate::crictl::{Pod, Spec};
 use crate::ctr::{BUSYBOX, Task};
 use crate::shell;
 use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[
-    ("exec_with_a_terminal_has_its_size_and_follows_it", true, RUNTIMES, exec_resize),
-    ("a_container_with_a_terminal_is_attached_to", true, CRUN, attach),
-    ("ctr_runs_a_task_with_a_terminal", true, CRUN, ctr_tty),
-    ("ctr_attaches_to_a_task_with_a_terminal", false, CRUN, ctr_attach),
+    ("exec_with_a_terminal_has_its_size_and_follows_it", CRUN, RUNC, exec_resize),
+    ("a_container_with_a_terminal_is_attached_to", NONE, CRUN, attach),
+    ("ctr_runs_a_task_with_a_terminal", CRUN, NONE, ctr_tty),
+    ("ctr_attaches_to_a_task_with_a_terminal", NONE, CRUN, ctr_attach),
 ];
 
 const NOTE: &str = "/run/cryopod-e2e/tty";

@@ -1,14 +1,14 @@
 //! New limits for containers that are created, running and paused, as they stand in the cgroup afterwards.
 
-use super::{ALL, Case, RUNTIMES};
+use super::{CRUN, Case, NONE, OTHERS, RUNTIMES};
 use crate::crictl::{Container, Pod, Spec};
 use crate::ctr::ctr_ok;
 use crate::shell::{exec, exec_ok};
 use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[
-    ("limits_of_a_running_and_of_a_paused_container_change", true, ALL, running),
-    ("limits_of_a_created_container_change", false, RUNTIMES, created),
+    ("limits_of_a_running_and_of_a_paused_container_change", CRUN, OTHERS, running),
+    ("limits_of_a_created_container_change", NONE, RUNTIMES, created),
 ];
 
 /// A file of the container's cgroup.
