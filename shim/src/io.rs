@@ -8,26 +8,25 @@
 
 mod console;
 mod copy;
+mod error;
 mod fifo;
 mod logger;
+mod prepare;
 mod target;
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cryopod_checkpoint::kind::Kind;
-use cryopod_runtime::backend::Stdio;
-use nix::fcntl::OFlag;
 use tokio::task::JoinHandle;
 
-use crate::exits::Registry;
-use crate::rpc::Failure;
 use console::Console;
 use logger::Logger;
-use target::{Opened, Target};
+use target::Opened;
+
+pub use error::IoError;
+pub use prepare::prepare;
 
 /// What containerd said about the streams of a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,79 +52,6 @@ pub struct Owner<'a> {
     pub uid: u32,
     /// Group of the pipes.
     pub gid: u32,
-}
-
-/// The streams cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum IoError {
-    /// A fifo or file cannot be opened.
-    #[error("open {path} for the {stream} of the process: {source}", path = path.display())]
-    Open {
-        /// `stdin`, `stdout` or `stderr`.
-        stream: &'static str,
-        /// What was opened.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A scheme that no shim of this kind serves.
-    #[error("streams of the kind {0} are not served by this runtime; use io_type = \"fifo\"")]
-    Scheme(String),
-    /// A path or URI that makes no sense.
-    #[error("{0:?} is no path and no URI for a stream")]
-    Malformed(String),
-    /// No descriptors left, or the like.
-    #[error("make a pipe: {0}")]
-    Pipe(io::Error),
-    /// The logging program cannot be started.
-    #[error("start the logger {path}: {source}", path = path.display())]
-    Logger {
-        /// The program.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The logging program ended or hangs.
-    #[error("the logger {path} did not say that it is ready", path = path.display())]
-    LoggerNotReady {
-        /// The program.
-        path: PathBuf,
-    },
-    /// The socket for the terminal cannot be made.
-    #[error("make the console socket {path}: {source}", path = path.display())]
-    ConsoleSocket {
-        /// The socket.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The runtime sent no terminal.
-    #[error("the runtime sent no terminal over the console socket: {0}")]
-    NoTerminal(io::Error),
-    /// Resize or the like of a process without terminal.
-    #[error("the process has no terminal")]
-    NotATerminal,
-    /// The kernel refused a new size.
-    #[error("resize the terminal: {0}")]
-    Resize(io::Error),
-}
-
-impl Failure for IoError {
-    fn kind(&self) -> Kind {
-        match self {
-            IoError::Open { source, .. } | IoError::Logger { source, .. } => match source.kind() {
-                io::ErrorKind::NotFound => Kind::NotFound,
-                io::ErrorKind::PermissionDenied => Kind::PermissionDenied,
-                _ => Kind::Internal,
-            },
-            IoError::Scheme(_) => Kind::Unimplemented,
-            IoError::Malformed(_) => Kind::InvalidArgument,
-            IoError::NotATerminal => Kind::FailedPrecondition,
-            IoError::LoggerNotReady { .. } => Kind::DeadlineExceeded,
-            IoError::Pipe(_) => Kind::ResourceExhausted,
-            IoError::ConsoleSocket { .. } | IoError::NoTerminal(_) | IoError::Resize(_) => Kind::Internal,
-        }
-    }
 }
 
 /// Streams that are open, with the workload's ends not yet handed over.
@@ -164,84 +90,6 @@ enum Input {
     Open { own_writer: Option<OwnedFd>, copying: JoinHandle<()> },
     /// There is none.
     None,
-}
-
-/// Opens what `paths` name and makes the pipes; the returned [`Stdio`] goes to the backend.
-///
-/// Waits for a reader of each output fifo, as containerd's shim does, within bounds.
-///
-/// # Errors
-/// See [`IoError`]; then everything is closed again.
-pub async fn prepare(
-    paths: &StdioPaths,
-    owner: Owner<'_>,
-    registry: &Registry,
-) -> Result<(Stdio, Prepared), IoError> {
-    let stdin = match Target::parse(&paths.stdin)? {
-        None => None,
-        Some(Target::Fifo(path) | Target::File(path)) => Some(path),
-        Some(Target::Logger(uri)) => return Err(IoError::Malformed(uri.path.display().to_string())),
-    };
-    let (out, err) = (Target::parse(&paths.stdout)?, Target::parse(&paths.stderr)?);
-    if paths.terminal {
-        let console = Console::listen()?;
-        let stdio = Stdio::Terminal { console_socket: console.path().to_owned() };
-        let mut outputs = Vec::new();
-        let mut logger = None;
-        match out {
-            Some(Target::Logger(uri)) => {
-                let (read, write) = pipe(owner)?;
-                logger = Some(Logger::start(&uri, owner, Some(read), None, registry).await?);
-                outputs.push(Output { to: Opened::Fifo(write, None), from: None });
-            }
-            Some(target) => outputs.push(Output { to: target.open("stdout").await?, from: None }),
-            None => {}
-        }
-        let stdin = stdin.map(|path| (path, None));
-        return Ok((stdio, Prepared { stdin, outputs, console: Some(console), logger }));
-    }
-    let (child_stdin, stdin) = match stdin {
-        None => (None, None),
-        Some(path) => {
-            let (read, write) = pipe(owner)?;
-            (Some(read), Some((path, Some(write))))
-        }
-    };
-    // A logger reads both pipes itself; containerd gives the same URI for stdout and stderr.
-    if let Some(Target::Logger(uri)) = &out {
-        let (out_read, stdout) = pipe(owner)?;
-        let (err_read, stderr) = pipe(owner)?;
-        let logger = Logger::start(uri, owner, Some(out_read), Some(err_read), registry).await?;
-        let stdio = Stdio::Pipes { stdin: child_stdin, stdout: Some(stdout), stderr: Some(stderr) };
-        return Ok((stdio, Prepared { stdin, outputs: Vec::new(), console: None, logger: Some(logger) }));
-    }
-    let mut outputs = Vec::new();
-    let mut child = [None, None];
-    for ((target, stream), slot) in [(out, "stdout"), (err, "stderr")].into_iter().zip(&mut child) {
-        if let Some(target) = target {
-            let to = target.open(stream).await?;
-            let (read, write) = pipe(owner)?;
-            outputs.push(Output { to, from: Some(read) });
-            *slot = Some(write);
-        }
-    }
-    let [stdout, stderr] = child;
-    Ok((
-        Stdio::Pipes { stdin: child_stdin, stdout, stderr },
-        Prepared { stdin, outputs, console: None, logger: None },
-    ))
-}
-
-fn pipe(owner: Owner<'_>) -> Result<(OwnedFd, OwnedFd), IoError> {
-    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| IoError::Pipe(e.into()))?;
-    if owner.uid != 0 || owner.gid != 0 {
-        for end in [&read, &write] {
-            // In a user namespace the workload reopens /dev/stdout, which needs the pipe to be its own.
-            nix::unistd::fchown(end, Some(owner.uid.into()), Some(owner.gid.into()))
-                .map_err(|e| IoError::Pipe(e.into()))?;
-        }
-    }
-    Ok((read, write))
 }
 
 impl Prepared {

@@ -3,7 +3,12 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use cryopod_checkpoint::kind::Kind;
+use cryopod_runtime::backend::Stdio;
+
 use super::*;
+use crate::exits::Registry;
+use crate::rpc::Failure as _;
 
 const OWNER: Owner<'_> = Owner { id: "c", namespace: "n", uid: 0, gid: 0 };
 const SOON: Duration = Duration::from_secs(5);
