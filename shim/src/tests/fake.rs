@@ -86,7 +86,13 @@ impl Backend for FakeBackend {
         let script = config["process"]["args"][0].as_str().unwrap();
         self.bundles.lock().unwrap().insert(request.id.to_owned(), request.bundle.to_owned());
         let go = request.bundle.join("go");
-        Ok(spawn(&format!("while [ ! -e {} ]; do sleep 0.01; done; {script}", go.display()), request.stdio))
+        // A test that ended without a start takes its directory along, and the waiting shell must not outlive it.
+        let waits = format!(
+            "while [ ! -e {go} ]; do [ -d {dir} ] || exit 1; sleep 0.01; done; {script}",
+            go = go.display(),
+            dir = request.bundle.display()
+        );
+        Ok(spawn(&waits, request.stdio))
     }
     fn start(&self, id: &str, _: &Limits) -> Result<(), Error> {
         let bundle = self.bundles.lock().unwrap().get(id).cloned().unwrap();
