@@ -3,6 +3,7 @@
 //!
 //! Every test ends with a look at what is left: datasets, mounts, cgroups, firewall tables, processes.
 
+mod bad_input;
 mod cri;
 mod deletion;
 mod lives;
@@ -20,7 +21,7 @@ type Case = (&'static str, bool, fn() -> Result<(), Failure>);
 
 /// The tests.
 pub fn suite(full: bool) -> Suite {
-    let rooms: [&[Case]; 8] = [
+    let rooms: [&[Case]; 9] = [
         pods::CASES,
         lives::CASES,
         volumes::CASES,
@@ -29,6 +30,7 @@ pub fn suite(full: bool) -> Suite {
         stream::CASES,
         cri::CASES,
         stores::CASES,
+        bad_input::CASES,
     ];
     let mut suite = Suite { tests: Vec::new(), left_out: Vec::new() };
     for (name, always, body) in rooms.into_iter().flatten().copied() {
