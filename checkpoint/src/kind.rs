@@ -56,6 +56,7 @@ impl From<&io::Error> for Kind {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::PermissionDenied,
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::ResourceExhausted,
             io::ErrorKind::TimedOut => Self::DeadlineExceeded,
+            io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => Self::InvalidArgument,
             _ => Self::Internal,
         }
     }
