@@ -19,6 +19,7 @@ use crate::capture::{DoorError, Node, release};
 use crate::events::timestamp;
 use crate::exits::{Exit, start_time};
 use crate::members::{self, Member};
+use crate::sandbox::files::Files;
 use crate::{backends, mounts, sys};
 
 /// containerd waits 5 s (`io.containerd.timeout.shim.cleanup`); unmounting and answering come after this.
@@ -130,6 +131,9 @@ fn remove(member: &Member) -> Vec<String> {
         }
     }
     end_process(state.pid, state.pid_started, libc::SIGKILL, PROCESS_WITHIN);
+    if state.runtime.is_none() {
+        Files::clean(&state.id, bundle);
+    }
     if let Err(error) = unmount(bundle) {
         warnings.push(error.to_string());
     }

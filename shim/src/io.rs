@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use console::Console;
+use copy::Leaving;
 use logger::Logger;
 use target::Opened;
 
@@ -78,6 +79,7 @@ pub struct Io {
     stdin: Mutex<Input>,
     master: Option<OwnedFd>,
     logger: tokio::sync::Mutex<Option<Logger>>,
+    leaving: Leaving,
 }
 
 /// The way of input to the process.
@@ -102,14 +104,14 @@ impl Prepared {
             Some(console) => Some(console.receive().await?),
             None => None,
         };
-        let mut outputs = Vec::new();
+        let (mut outputs, leaving) = (Vec::new(), Leaving::default());
         for Output { to, from } in self.outputs {
             let from = match (from, &master) {
                 (Some(pipe), _) => copy::Source::Pipe(pipe),
                 (None, Some(master)) => copy::Source::Terminal(master.try_clone().map_err(IoError::Pipe)?),
                 (None, None) => continue,
             };
-            outputs.push(copy::output(from, to).map_err(IoError::Pipe)?);
+            outputs.push(copy::output(from, to, leaving.clone()).map_err(IoError::Pipe)?);
         }
         if outputs.is_empty()
             && let Some(master) = &master
@@ -129,7 +131,7 @@ impl Prepared {
             }
             (Some((_, None)), None) => return Err(IoError::NotATerminal),
         };
-        Ok(Io { outputs: outputs.into(), stdin: stdin.into(), master, logger: self.logger.into() })
+        Ok(Io { outputs: outputs.into(), stdin: stdin.into(), master, logger: self.logger.into(), leaving })
     }
 }
 
@@ -183,6 +185,7 @@ impl Io {
     /// lost, as with containerd's own shim.
     pub async fn drain(&self, patience: Duration) -> bool {
         self.stop_input();
+        self.leaving.begin();
         let mut outputs = self.outputs.lock().await;
         let all = async {
             for output in outputs.iter_mut() {

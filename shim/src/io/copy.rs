@@ -3,6 +3,9 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
@@ -26,6 +29,13 @@ const MOVES_PER_TURN: u32 = 16;
 /// A thread that appends to a file needs next to no stack.
 const FILE_THREAD_STACK: usize = 64 * 1024;
 
+/// Nothing tells that a fifo has become empty, so it is looked at: at once, as readers are quick, then seldom.
+const UNREAD_FIRST: Duration = Duration::from_millis(1);
+const UNREAD_LAST: Duration = Duration::from_millis(500);
+
+/// What nobody has read so long after Delete began is lost; below the 10 s that CRI gives a Delete.
+const UNREAD_AT_DELETE: Duration = Duration::from_secs(2);
+
 /// Where output comes from.
 pub(super) enum Source {
     Pipe(OwnedFd),
@@ -45,15 +55,41 @@ fn non_blocking(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>>
     sys::async_fd(fd, interest)
 }
 
-/// Copies until the workload has closed its end; the task's end closes ours.
-pub(super) fn output(from: Source, to: Opened) -> io::Result<JoinHandle<()>> {
+/// Says that the process is being deleted, after which nobody comes for its output any more.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Leaving(Arc<AtomicBool>);
+
+impl Leaving {
+    /// It is.
+    pub(super) fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until everything in a fifo has been read: the kernel drops what is in it with the last descriptor, and
+    /// containerd, which has the other ones, may just be restarting.
+    async fn until_read(&self, own_reader: Option<&OwnedFd>) {
+        let Some(reader) = own_reader else { return };
+        let (mut pause, mut patience) = (UNREAD_FIRST, UNREAD_AT_DELETE);
+        while is_ready(reader.as_fd(), PollFlags::POLLIN) {
+            if self.0.load(Ordering::Relaxed) {
+                let Some(less) = patience.checked_sub(pause) else { return };
+                patience = less;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(UNREAD_LAST);
+        }
+    }
+}
+
+/// Copies until the workload has closed its end and all was read; the task's end closes ours.
+pub(super) fn output(from: Source, to: Opened, leaving: Leaving) -> io::Result<JoinHandle<()>> {
     match (from, to) {
         (Source::Pipe(pipe), Opened::Fifo(fifo, own_reader)) => {
             let from = non_blocking(pipe, Interest::READABLE)?;
             let to = non_blocking(fifo, Interest::WRITABLE)?;
             Ok(tokio::spawn(async move {
                 finish(splice_all(&from, &to).await);
-                drop(own_reader);
+                leaving.until_read(own_reader.as_ref()).await;
             }))
         }
         (Source::Terminal(master), Opened::Fifo(fifo, own_reader)) => {
@@ -61,7 +97,7 @@ pub(super) fn output(from: Source, to: Opened) -> io::Result<JoinHandle<()>> {
             let to = non_blocking(fifo, Interest::WRITABLE)?;
             Ok(tokio::spawn(async move {
                 finish(copy_all(&from, &to).await);
-                drop(own_reader);
+                leaving.until_read(own_reader.as_ref()).await;
             }))
         }
         (Source::Pipe(fd), Opened::File(file)) => append_in_thread(fd, file),

@@ -100,6 +100,40 @@ async fn a_reader_that_goes_away_and_comes_back_loses_nothing() {
 }
 
 #[tokio::test]
+async fn the_last_words_of_a_workload_wait_for_a_reader_that_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "out");
+    let first = reader(&path);
+    let (stdio, prepared) = prepare(&out(&path), OWNER, &Registry::default()).await.unwrap();
+    let mut workload = child(stdio).stdout.unwrap();
+    let io = prepared.connect().await.unwrap();
+    drop(first);
+    workload.write_all(b"last words").unwrap();
+    drop(workload);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut second = reader(&path);
+    assert_eq!(read_exactly(&mut second, 10).await, b"last words");
+    assert!(io.drain(SOON).await);
+    assert_eq!(second.read(&mut [0; 1]).unwrap(), 0, "the fifo has ended");
+}
+
+#[tokio::test]
+async fn what_nobody_reads_holds_a_delete_up_for_a_bounded_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "out");
+    let first = reader(&path);
+    let (stdio, prepared) = prepare(&out(&path), OWNER, &Registry::default()).await.unwrap();
+    let mut workload = child(stdio).stdout.unwrap();
+    let io = prepared.connect().await.unwrap();
+    drop(first);
+    workload.write_all(b"for nobody").unwrap();
+    drop(workload);
+    let began = std::time::Instant::now();
+    assert!(io.drain(Duration::from_secs(7)).await);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn close_io_ends_the_input_after_what_was_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "in");

@@ -47,6 +47,12 @@ impl Files {
         })
     }
 
+    /// Unmounts what a dead shim has mounted for the sandbox of this bundle.
+    pub fn clean(id: &str, bundle: &Path) {
+        let shm = bundle.ancestors().nth(3).map(|state| state.join(CRI).join(id).join("shm"));
+        Self { shm, ..Self::none() }.remove();
+    }
+
     /// For a sandbox that has no such place: nothing is made.
     pub fn none() -> Self {
         Self { etc: PathBuf::new(), shm: None, hostname: String::new(), resolv_conf: None }
