@@ -61,7 +61,7 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "oci",
-        about: "pods through CRI with crun and runc: run, exec, stop, logs, events",
+        about: "the Task API by CRI and ctr, on crun and runc: life, streams, limits, restarts, crashes",
         place: Place::Node(&[&[E2E, "oci"]]),
         budget: minutes(20),
         pending: None,
