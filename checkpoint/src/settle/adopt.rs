@@ -258,7 +258,12 @@ pub(super) fn drop_if_done(
     if found.properties.own(KIND) != Some(ADOPTED) || *dataset != store.aside(dataset, found.guid)? {
         return Ok(());
     }
-    for (snapshot, id) in snapshots(store, dataset, limits)? {
+    let snapshots = match snapshots(store, dataset, limits) {
+        // Whoever settles the last of its checkpoints destroys it as well, and was faster.
+        Err(StoreError::Zfs(error)) if error.is_not_found() => return Ok(()),
+        other => other?,
+    };
+    for (snapshot, id) in snapshots {
         if store.needs_source(&id, snapshot.guid, limits)? {
             return Ok(());
         }

@@ -47,16 +47,16 @@ impl OciBackend {
         fault::step("runtime.restore")?;
         let operation = Operation::begin(&self.options.criu_base, id)?;
         let keep = restore.tcp == TcpPolicy::Keep;
-        let hook = match restore.frozen {
-            true => Some((operation.link_hook()?, Server::bind(&operation.socket(), Stage::PreResume)?)),
-            false => None,
+        let hook = if restore.frozen {
+            Some((operation.link_hook()?, Server::bind(&operation.socket(), Stage::PreResume)?))
+        } else {
+            None
         };
         let config = operation.write_settings(&Settings {
             ghost_limit: Some(self.options.ghost_limit),
             action_script: hook.as_ref().map(|(script, _)| script.clone()),
             tcp_close: !keep,
             cgroup_root: Some(self.cgroup_root(&cgroup, systemd)),
-            ..Settings::default()
         })?;
         std::fs::create_dir_all(restore.work).map_err(Error::file("create", restore.work))?;
         let view = images_for(&spec, restore.images, operation.dir())?;
