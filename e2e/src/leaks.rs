@@ -54,6 +54,16 @@ impl Footprint {
         Ok(Self(things))
     }
 
+    /// One from before this process, see [`Footprint::lines`].
+    pub fn of_lines(lines: Vec<String>) -> Self {
+        Self(lines.into_iter().collect())
+    }
+
+    /// To be written down.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.iter().cloned().collect()
+    }
+
     /// What is there now and was not before.
     pub fn since(&self) -> Result<Vec<String>, Failure> {
         Ok(Self::take()?.0.difference(&self.0).filter(|thing| !is_kept(thing)).cloned().collect())
@@ -81,6 +91,10 @@ const PROCESSES: &str = "ps -eo comm=,args= | grep -E '^(containerd-shim|cryopod
 
 /// The store's own places, which are made once and stay.
 fn is_kept(thing: &str) -> bool {
+    // CRIU's logs of the last failures, which the error names; their number is bounded.
+    if thing.starts_with("state /run/cryopod/criu/failed/") {
+        return true;
+    }
     let Some(name) = thing.strip_prefix("dataset ").or_else(|| thing.strip_prefix("mount ")) else {
         return false;
     };

@@ -2,6 +2,7 @@
 //! plain local calls; `cargo xtask test --suite NAME` copies it there and streams what it prints.
 //!
 //! `cryopod-e2e SUITE [--full] [FILTER…]` runs a suite and ends with `N passed, N failed`; exit code 1 if one failed.
+//! `cryopod-e2e power-prepare` brings the node into the state in which the power is cut for the suite `power`.
 //! `cryopod-e2e demo` tells the story of one pod.
 //! Tests run one after the other: they share a node. `cryopod-e2e bench [--json] [--quick]` compares and judges nothing.
 
@@ -39,6 +40,9 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+    }
+    if name == "power-prepare" {
+        return suites::power::prepare();
     }
     if name == "bench" {
         return bench::main(&rest);

@@ -5,12 +5,13 @@ mod critest;
 mod faults;
 mod matrix;
 mod oci;
+pub mod power;
 
 use crate::suite::Suite;
 
 /// Their names, in the order in which `cargo xtask test` runs them.
 pub fn names() -> Vec<&'static str> {
-    vec!["oci", "checkpoint", "matrix", "faults", "critest"]
+    vec!["oci", "checkpoint", "matrix", "faults", "power", "critest"]
 }
 
 /// The tests of one suite; `full` adds the long ones.
@@ -20,6 +21,7 @@ pub fn build(name: &str, full: bool) -> Option<Suite> {
         "checkpoint" => Some(checkpoint::suite(full)),
         "matrix" => Some(matrix::suite(full)),
         "faults" => Some(faults::suite(full)),
+        "power" => Some(power::suite(full)),
         "critest" => Some(critest::suite(full)),
         _ => None,
     }

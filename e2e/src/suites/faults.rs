@@ -9,6 +9,7 @@ mod operations;
 mod pods;
 mod subject;
 
+pub use injection::Armed;
 use injection::{Action, Victim};
 use operations::Operation;
 use pods::PodOperation;

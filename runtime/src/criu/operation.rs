@@ -6,7 +6,7 @@
 //!     cryopod-hook   link to this program, called by CRIU as action script
 //!     hook.sock      where the hook asks (socket paths have 107 bytes at most, so long ids are shortened)
 //!     dump.log, restore.log, stats-dump; it is criu's working directory, by which criu is found ([`super::orphans`])
-//! /run/cryopod/criu/failed/<container>.<verb>.log   log of the last failure
+//! /run/cryopod/criu/failed/<container>.<verb>.log   log of the last failure, of the last few containers that had one
 //! ```
 
 use std::os::unix::fs::{DirBuilderExt, symlink};
@@ -107,11 +107,30 @@ impl Operation {
         let name = failed.join(format!("{}.{verb}.log", key(&self.container)));
         let kept = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&failed);
         match kept.and_then(|()| std::fs::copy(log, &name)) {
-            Ok(_) => Some(name),
+            Ok(_) => {
+                forget_old(&failed);
+                Some(name)
+            }
             Err(error) => {
                 tracing::debug!(%error, log = %log.display(), "CRIU log is not kept");
                 None
             }
+        }
+    }
+}
+
+/// Logs that are kept of failures: they are in memory (/run), and whoever looks, looks soon.
+const KEPT: usize = 16;
+
+/// Removes all but the newest logs.
+fn forget_old(failed: &Path) {
+    let logs = std::fs::read_dir(failed).into_iter().flatten().flatten();
+    let mut logs: Vec<_> =
+        logs.filter_map(|log| Some((log.metadata().ok()?.modified().ok()?, log.path()))).collect();
+    logs.sort();
+    for (_, old) in logs.iter().rev().skip(KEPT) {
+        if let Err(error) = std::fs::remove_file(old) {
+            tracing::debug!(%error, log = %old.display(), "an old CRIU log is not removed");
         }
     }
 }
@@ -204,6 +223,24 @@ mod tests {
         drop(operation);
         assert!(!dir.exists());
         assert!(base.path().join("failed/web.dump.log").exists());
+    }
+
+    #[test]
+    fn the_logs_of_many_failures_do_not_fill_the_memory() {
+        let base = tempfile::tempdir().expect("temporary directory");
+        for n in 0..=KEPT {
+            let operation = Operation::begin(base.path(), &format!("c{n}")).expect("directory");
+            std::fs::write(operation.dir().join("dump.log"), "(1) Error (a.c:1): x\n").expect("log");
+            operation.failure("dump", "dump.log", "");
+            let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n as u64);
+            let log = base.path().join(format!("failed/c{n}.dump.log"));
+            if let Ok(log) = std::fs::File::open(log) {
+                log.set_modified(time).expect("time");
+            }
+        }
+        let left = std::fs::read_dir(base.path().join("failed")).expect("list").count();
+        assert_eq!(left, KEPT);
+        assert!(!base.path().join("failed/c0.dump.log").exists());
     }
 
     #[test]

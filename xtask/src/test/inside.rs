@@ -38,7 +38,7 @@ impl<'a> Inside<'a> {
 
     /// Runs one suite: its programs one after the other, in one budget.
     pub(super) fn suite(&mut self, suite: &Suite, programs: &[&[&str]], wish: &Wish<'_>) -> Outcome {
-        let node = match self.ready(wish.deadline) {
+        let mut node = match self.ready(wish.deadline) {
             Ok(node) => node,
             Err(why) => return Outcome::broken(format!("no node to run it on: {why}")),
         };
@@ -46,7 +46,17 @@ impl<'a> Inside<'a> {
         let until = wish.deadline.map_or(until, |deadline| until.min(deadline));
         let mut outcome = Outcome::default();
         for argv in programs {
-            outcome.add(run(&node, argv, wish, until));
+            if argv.first() != Some(&suites::CUT_POWER) {
+                outcome.add(run(&node, argv, wish, until));
+                continue;
+            }
+            match self.power_cycle(until) {
+                Ok(booted) => node = booted,
+                Err(why) => {
+                    outcome.fail(format!("the node does not come back after a power cut: {why}"));
+                    return outcome;
+                }
+            }
         }
         if outcome.failed > 0 {
             self.keep_journal(&node, suite.name);
@@ -66,6 +76,16 @@ impl<'a> Inside<'a> {
         self.made = true;
         self.unknown = unknown(&node)?;
         Ok(node)
+    }
+
+    /// Cuts the node's power and boots it from the disks as they are.
+    fn power_cycle(&self, until: Instant) -> Result<Node, String> {
+        let cycle = || {
+            self.session.verb(&["cut-power"], until)?;
+            self.session.verb(&["up"], until)?;
+            self.session.node()
+        };
+        cycle().map_err(|error| report::chain(&error))
     }
 
     /// What the node logged, for whoever looks for the reason.

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// The program with most of the suites; what it leaves out without `--full` it says itself.
 pub(super) const E2E: &str = "cryopod-e2e";
 
+/// Not a program of the node: its power is cut and it boots again.
+pub(super) const CUT_POWER: &str = "cut-power";
+
 /// Where a suite runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -88,6 +91,13 @@ pub(super) const SUITES: &[Suite] = &[
         pending: Some("written, its first whole run on a node is not green yet"),
     },
     Suite {
+        name: "power",
+        about: "the power is cut in the middle of a capture, a restore and a settling; what was committed comes back",
+        place: Place::Node(&[&[E2E, "power-prepare"], &[CUT_POWER], &[E2E, "power"]]),
+        budget: minutes(12),
+        pending: None,
+    },
+    Suite {
         name: "critest",
         about: "the validation suite of cri-tools in both sandboxer modes, beside containerd's own shim",
         place: Place::Node(&[&[E2E, "critest"]]),
@@ -103,8 +113,12 @@ pub(super) fn find(name: &str) -> Option<&'static Suite> {
 
 /// Suites of the table that run in the node by `cryopod-e2e`.
 pub(super) fn of_e2e() -> impl Iterator<Item = &'static str> {
-    SUITES.iter().filter_map(|suite| match suite.place {
-        Place::Node([[program, name]]) if *program == E2E => Some(*name),
+    let programs = SUITES.iter().filter_map(|suite| match suite.place {
+        Place::Node(programs) => Some(programs),
+        _ => None,
+    });
+    programs.flat_map(|programs| programs.iter()).filter_map(|argv| match argv {
+        [program, name] if *program == E2E => Some(*name),
         _ => None,
     })
 }

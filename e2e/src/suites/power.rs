@@ -1,0 +1,161 @@
+//! `power`: the machine loses power while things are under way, and comes back.
+//!
+//! `cryopod-e2e power-prepare` brings the node into that state and leaves a note of it; `cargo xtask test` then cuts the
+//! power and boots the node; the suite looks at what came back. In between are: a checkpoint in the store, one that is
+//! committed but not shipped yet, a capture that stands with its pod frozen, and a restore that stands with the new
+//! root half placed.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::crictl::Spec;
+use crate::cryopod::{self, Checkpoint, checkpoints};
+use crate::leaks::Footprint;
+use crate::shell::{self, eventually, exec_ok};
+use crate::story::{counting, restore, restored_pod};
+use crate::suite::{Failure, Suite, ensure, test};
+use crate::suites::faults::Armed;
+use crate::ticks::{self, Ticks};
+
+const NOTE: &str = "/var/lib/cryopod-e2e/power.json";
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What was there before the power went.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    footprint: Vec<String>,
+    settled: String,
+    unsettled: String,
+    last: u64,
+    token: String,
+}
+
+impl Note {
+    fn read() -> Result<Self, Failure> {
+        let text =
+            fs::read(NOTE).map_err(|e| format!("{NOTE}: {e}; `cryopod-e2e power-prepare` writes it"))?;
+        serde_json::from_slice(&text).map_err(|e| format!("{NOTE}: {e}"))
+    }
+
+    /// On disk before anything is interrupted.
+    fn write(&self) -> Result<(), Failure> {
+        let failed = |e: std::io::Error| format!("{NOTE}: {e}");
+        let text = serde_json::to_vec(self).map_err(|e| e.to_string())?;
+        fs::create_dir_all("/var/lib/cryopod-e2e").map_err(failed)?;
+        let mut file = File::create(NOTE).map_err(failed)?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
+        File::open("/var/lib/cryopod-e2e").and_then(|dir| dir.sync_all()).map_err(failed)
+    }
+
+    fn before(&self) -> Ticks {
+        Ticks { last: self.last, token: self.token.clone() }
+    }
+}
+
+/// Brings the node into the state in which the power goes.
+pub fn prepare() -> ExitCode {
+    match try_prepare() {
+        Ok(()) => {
+            println!("1 passed, 0 failed");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            println!("power-prepare failed: {why}\n0 passed, 1 failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_prepare() -> Result<(), Failure> {
+    let footprint = Footprint::take()?.lines();
+    let source = counting("cryopod")?;
+    let settled = Checkpoint::with(&source.pod.id, &["--mode", "full", "--wait"])?;
+    let held = Armed::with("settle.send", "error")?;
+    let unsettled = Checkpoint::with(&source.pod.id, &["--mode", "full"])?;
+    held.reached(PATIENCE)?;
+    drop(held);
+    let Ticks { last, token } = source.before.clone();
+    let note = Note { footprint, settled: settled.id.clone(), unsettled: unsettled.id.clone(), last, token };
+    note.write()?;
+
+    let capture = Armed::with("capture.frozen", "wait")?;
+    let restore = Armed::with("place.cloned", "wait")?;
+    let child = Command::new("cryopod")
+        .args(["checkpoint", "--mode", "full", &source.pod.id])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    child.map_err(|e| format!("cannot run cryopod: {e}"))?;
+    capture.reached(PATIENCE)?;
+    let pod = restored_pod("cryopod", "half", &settled.id, &[])?;
+    let spec = source.spec.clone();
+    // It never comes back.
+    thread::spawn(move || pod.start(&spec).map(|_| ()));
+    restore.reached(PATIENCE)?;
+    // The power goes with everything in place.
+    std::mem::forget((capture, restore, source, settled, unsettled));
+    Ok(())
+}
+
+/// What must hold afterwards; in this order.
+pub fn suite(_full: bool) -> Suite {
+    let tests = vec![
+        test("containerd_removes_the_pods_that_died", pods_go),
+        test("what_was_committed_is_there_and_nothing_else", only_committed),
+        test("a_settled_checkpoint_goes_on", || goes_on(|note| &note.settled)),
+        test("a_checkpoint_that_was_not_shipped_yet_is_and_goes_on", || goes_on(|note| &note.unsettled)),
+        test("nothing_is_left", nothing_left),
+    ];
+    Suite { tests, left_out: Vec::new() }
+}
+
+fn pods_go() -> Result<(), Failure> {
+    Note::read()?;
+    eventually("containerd answers", PATIENCE, || {
+        Ok((shell::sh("crictl --timeout 10s info")?.code == 0).then_some(()))
+    })?;
+    let pods = exec_ok(&["crictl", "pods", "-q"])?;
+    ensure(pods.lines().count() >= 2, || format!("containerd does not know the pods any more: {pods:?}"))?;
+    for pod in pods.lines() {
+        exec_ok(&["crictl", "--timeout", "60s", "stopp", pod])?;
+        exec_ok(&["crictl", "--timeout", "60s", "rmp", pod])?;
+    }
+    Ok(())
+}
+
+fn only_committed() -> Result<(), Failure> {
+    let note = Note::read()?;
+    cryopod::ok(&["recover"])?;
+    let mut found = checkpoints()?;
+    found.sort();
+    let mut expected = vec![note.settled, note.unsettled];
+    expected.sort();
+    ensure(found == expected, || format!("listed are {found:?}, committed were {expected:?}"))?;
+    for id in &found {
+        cryopod::ok(&["checkpoints", "verify", id])?;
+    }
+    Ok(())
+}
+
+fn goes_on(which: fn(&Note) -> &String) -> Result<(), Failure> {
+    let note = Note::read()?;
+    let checkpoint = Checkpoint::named(which(&note));
+    checkpoint.settle()?;
+    let (pod, restored) = restore("cryopod", "restored", &checkpoint.id, &Spec::counter("counter"))?;
+    ticks::goes_on(&restored, &note.before())?;
+    pod.remove()?;
+    checkpoint.delete().map(drop)
+}
+
+fn nothing_left() -> Result<(), Failure> {
+    let note = Note::read()?;
+    // Pods of a node that went down leave kubelet's folders and groups, which it makes and removes.
+    Footprint::of_lines(note.footprint).unchanged()?;
+    fs::remove_file(NOTE).map_err(|e| format!("{NOTE}: {e}"))
+}
