@@ -47,7 +47,8 @@ impl Victim {
         match self {
             Victim::Criu => "^(/usr/sbin/)?criu[: ]",
             Victim::Runtime => "^(/usr/bin/)?crun .*checkpoint",
-            Victim::Hook => "cryopod-hook",
+            // Anchored, or the shell that runs pkill would be a match.
+            Victim::Hook => "^/run/cryopod/criu/.*/cryopod-hook",
             Victim::Zfs => "^(/usr/sbin/|/sbin/)?zfs (snapshot|send)",
         }
     }
