@@ -22,22 +22,36 @@ const NOTE: &str = "/run/cryopod-e2e/tty";
 /// Runs `command` in a terminal of 33 rows and 77 columns that notes its name; `beside` runs meanwhile, `keys` is
 /// typed.
 fn in_terminal(keys: &str, command: &str, beside: &str) -> Result<shell::Finished, Failure> {
-    shell::ok(&format!("mkdir -p /run/cryopod-e2e; rm -f {NOTE}"))?;
-    shell::sh(&format!(
-        "({beside}) & ({keys}) | timeout 60 script -qec 'stty rows 33 cols 77; tty >{NOTE}; {command}' /dev/null; \
-         code=$?; wait; exit $code"
-    ))
+    let typed = format!("{NOTE}.keys");
+    shell::ok(&format!("mkdir -p /run/cryopod-e2e; rm -f {NOTE} {typed}; mkfifo {typed}"))?;
+    // Keys that outlast the command are not waited for.
+    let done = shell::sh(&format!(
+        "({keys}) >{typed} 2>/dev/null & keys=$!; ({beside}) & beside=$!; \
+         timeout 60 script -qec 'stty rows 33 cols 77; tty >{NOTE}; {command}' /dev/null <{typed}; \
+         code=$?; wait $beside; kill $keys 2>/dev/null; exit $code"
+    ))?;
+    shell::ok(&format!("rm {typed}"))?;
+    Ok(done)
 }
 
 fn exec_resize(handler: &str) -> Result<(), Failure> {
     let pod = Pod::run(handler, "resize")?;
     let c = pod.start(&Spec::sh("c", "sleep 1000"))?;
-    let inside = "sleep 2; stty size; i=0; while [ $i -lt 100 ]; do i=$((i+1)); sleep 0.1; \
-                  [ \"$(stty size)\" = \"33 77\" ] || break; done; stty size; tty; exit 5";
+    // Sizes arrive in their own time, on a busy node after seconds.
+    let until = |size: &str| {
+        format!(
+            "i=0; while [ $i -lt 150 -a \"$(stty size)\" != \"{size}\" ]; do i=$((i+1)); sleep 0.1; done; stty size"
+        )
+    };
+    let inside = format!("{}; touch /ready; {}; tty; exit 5", until("33 77"), until("44 99"));
     let command =
         format!("crictl exec -it {} sh -c \"{}\"", c.id, inside.replace('"', "\\\"").replace('$', "\\$"));
-    let beside = format!("sleep 5; stty -F $(cat {NOTE}) rows 44 cols 99");
-    let done = in_terminal("sleep 20", &command, &beside)?;
+    let ready = c.path("/ready")?;
+    let beside = format!(
+        "i=0; while [ $i -lt 150 -a ! -e {} ]; do i=$((i+1)); sleep 0.2; done; stty -F $(cat {NOTE}) rows 44 cols 99",
+        ready.display()
+    );
+    let done = in_terminal("sleep 40", &command, &beside)?;
     for wanted in ["33 77", "44 99", "/dev/pts/"] {
         ensure(done.stdout.contains(wanted), || {
             format!("no {wanted:?} in {:?} {}", done.stdout, done.stderr)
