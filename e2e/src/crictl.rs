@@ -163,6 +163,29 @@ impl Pod {
     }
 }
 
+impl Pod {
+    /// Like [`Pod::remove`], tried again as kubelet does it: right after a shim was killed, containerd may still be
+    /// talking to it.
+    pub fn remove_in_the_end(self, patience: Duration) -> Result<(), Failure> {
+        let id = self.id.clone();
+        let mut last = String::new();
+        eventually("the pod is removed", patience, || {
+            for verb in ["stopp", "rmp"] {
+                let done = exec(&["crictl", verb, &id])?;
+                if done.code != 0 {
+                    last = done.stderr;
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })
+        .map_err(|e| format!("{e}: {last}"))?;
+        let left = remove_cgroup(self.uid());
+        std::mem::forget(self);
+        left
+    }
+}
+
 impl Drop for Pod {
     fn drop(&mut self) {
         // A failed test must not spoil the next one; what cannot be removed shows in the leak check of the suite.

@@ -5,6 +5,7 @@
 //! or gone. A step that fails must leave the pod as it was.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::injection::{Action, Armed};
 use crate::crictl::{Container, Spec};
@@ -16,6 +17,7 @@ use crate::suite::{Failure, ensure};
 use crate::ticks::{self, Ticks};
 
 const ARCHIVE: &str = "/var/tmp/cryopod-faults.tar";
+const REMOVED: Duration = Duration::from_secs(60);
 
 /// What is interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +62,7 @@ fn broken_restore(step: &str, action: Action) -> Result<(), Failure> {
         Err(error) if action == Action::Error => named(step, &error)?,
         Err(_) => {}
     }
-    pod.remove()?;
+    pod.remove_in_the_end(REMOVED)?;
     cryopod::ok(&["recover"])?;
     checkpoint.verify()?;
     goes_on(&checkpoint, &source.spec, &source.before)?;
@@ -86,7 +88,7 @@ fn broken_checkpoint(step: &str, action: Action) -> Result<(), Failure> {
         let again = by_crictl(&source.container)?;
         ensure(again.code == 0, || format!("the next `crictl checkpoint` fails: {}", again.stderr.trim()))?;
     }
-    source.pod.remove()?;
+    source.pod.remove_in_the_end(REMOVED)?;
     cryopod::ok(&["recover"])?;
     sh(&format!("rm -f {ARCHIVE}"))?;
     for id in checkpoints()? {
@@ -109,7 +111,7 @@ fn broken_delete(step: &str, action: Action) -> Result<(), Failure> {
     // The checkpoint lives on the pod's own dataset until it is settled.
     let unsettled = Armed::with("settle.send", "error")?;
     let checkpoint = Checkpoint::with(&source.pod.id, &["--mode", "full"])?;
-    unsettled.reached(std::time::Duration::from_secs(60))?;
+    unsettled.reached(Duration::from_secs(60))?;
     drop(unsettled);
     ensure(!checkpoint.is_settled()?, || "the checkpoint is settled already".into())?;
     let Counting { pod, container, spec, before } = source;
@@ -117,7 +119,7 @@ fn broken_delete(step: &str, action: Action) -> Result<(), Failure> {
     // Whether containerd tries again by itself is its affair.
     exec(&["crictl", "--timeout", "60s", "rm", "--force", &container.id])?;
     armed.disarm()?;
-    pod.remove()?;
+    pod.remove_in_the_end(REMOVED)?;
     cryopod::ok(&["recover"])?;
     checkpoint.settle()?;
     checkpoint.verify().map_err(|e| format!("I2: {e}"))?;
