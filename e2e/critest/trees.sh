@@ -26,6 +26,7 @@ cp -L /usr/bin/busybox "$out/base/usr/bin/busybox"
 # Hard links, as in the original: a test masks /bin/ls, which must not mask the shell as well.
 "$out/base/usr/bin/busybox" --install "$out/base/bin"
 program /usr/bin/ipcs base
+rm -f "$out/base/bin/pgrep"
 printf '#!/bin/sh\npidof "$@" | tr " " "\\n"\n' > "$out/base/bin/pgrep"
 chmod 755 "$out/base/bin/pgrep"
 cat > "$out/base/etc/passwd" <<'END'

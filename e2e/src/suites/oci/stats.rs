@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Case, RUNC, WITH_AND_WITHOUT_PAUSE};
 use crate::crictl::{Pod, Spec};
-use crate::shell::exec_ok;
+use crate::shell::{eventually, exec_ok};
 use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[("containers_and_pods_have_sane_stats", WITH_AND_WITHOUT_PAUSE, RUNC, sane)];
@@ -46,7 +46,10 @@ fn sane(handler: &str) -> Result<(), Failure> {
         let bytes = value(&memory[field]);
         ensure((20 * MIB..80 * MIB).contains(&bytes), || format!("{field} {bytes} in {memory}"))?;
     }
-    ensure(value(&after["writableLayer"]["timestamp"]) > 0, || format!("no writable layer in {after}"))?;
+    // containerd looks at snapshots every 10 s.
+    eventually("containerd knows the size of the writable layer", Duration::from_secs(30), || {
+        Ok((value(&container()?["writableLayer"]["timestamp"]) > 0).then_some(()))
+    })?;
     let stats = first("stats", &["crictl", "statsp", "-o", "json", "--id", &pod.id])?;
     let linux = &stats["linux"];
     ensure(value(&linux["cpu"]["usageCoreNanoSeconds"]) >= cpu(&before), || format!("pod cpu {linux}"))?;
