@@ -32,6 +32,8 @@ struct Shared {
     full: bool,
     ready: OnceLock<Result<Ready, Failure>>,
     book: Mutex<Book>,
+    /// What containerd's own shim left behind, which is not ours to answer for.
+    stock_left: Mutex<Vec<String>>,
 }
 
 struct Ready {
@@ -58,7 +60,12 @@ pub fn suite(full: bool) -> Suite {
     if let Some(unknown) = chosen.iter().find(|name| !names.contains(name)) {
         return broken(format!("e2e/critest/default.txt: critest has no test {unknown:?}"));
     }
-    let shared = Arc::new(Shared { full, ready: OnceLock::new(), book: Mutex::default() });
+    let shared = Arc::new(Shared {
+        full,
+        ready: OnceLock::new(),
+        book: Mutex::default(),
+        stock_left: Mutex::default(),
+    });
     let (run, left_out): (Vec<String>, Vec<String>) =
         names.into_iter().partition(|name| full || chosen.contains(name));
     let mut tests = Vec::new();
@@ -98,6 +105,7 @@ impl Shared {
     /// Runs one test with one handler and judges it.
     fn one(&self, name: &str, handler: &'static str) -> Result<Completion, Failure> {
         let ready = self.ready()?;
+        let already = traces()?.cgroups;
         let start = Instant::now();
         let mut calls = vec![ready.critest.run(name, handler)?];
         let seconds = start.elapsed().as_secs_f64();
@@ -109,6 +117,11 @@ impl Shared {
                     remove_pods();
                 }
             }
+        }
+        if handler == STOCK {
+            let cgroups = traces()?.cgroups;
+            let new = cgroups.lines().filter(|line| !already.contains(line)).map(str::to_owned);
+            self.stock_left.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
         }
         let standing = judge::standing(&calls);
         let note = match &calls[0] {
@@ -142,6 +155,9 @@ impl Shared {
         let mut now = traces()?;
         let gone = eventually("all traces are gone", Duration::from_secs(30), || {
             now = traces()?;
+            let stock = self.stock_left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            now.cgroups =
+                now.cgroups.lines().filter(|l| !stock.iter().any(|s| s == l)).collect::<Vec<_>>().join("\n");
             Ok((now == *before).then_some(()))
         });
         ensure(gone.is_ok(), || format!("before: {before:#?}\nnow: {now:#?}"))
@@ -191,6 +207,8 @@ fn traces() -> Result<Traces, Failure> {
     Ok(Traces {
         shims: shell::ok("pgrep -a containerd-shim || true")?,
         mounts: shell::ok("awk '$2 ~ \"^/run/containerd/\" { print $2 }' /proc/mounts")?,
-        cgroups: shell::ok("ls -d /sys/fs/cgroup/k8s.io/* 2>/dev/null || true")?,
+        cgroups: shell::ok(
+            "find /sys/fs/cgroup/k8s.io -mindepth 1 -maxdepth 1 -type d 2>/dev/null | sort || true",
+        )?,
     })
 }

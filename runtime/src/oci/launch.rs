@@ -106,7 +106,10 @@ impl OciBackend {
         let scratch = Scratch::new(request.bundle, "init");
         let streams = Streams::new(request.stdio)?;
         let console = streams.console.clone();
-        let systemd = self.systemd(&Spec::of_bundle(request.bundle)?);
+        let spec = Spec::of_bundle(request.bundle)?;
+        let systemd = self.systemd(&spec);
+        let cgroup = spec.cgroup(id, systemd);
+        let had_cgroup = cgroup.exists();
         let global = self.global_logged(&scratch.log, systemd);
         let argv = global.create(id, request.bundle, &scratch.pid, console.as_deref());
         let result = self.launch("create", id, &argv, streams, &scratch, limits);
@@ -114,6 +117,10 @@ impl OciBackend {
             && !existed
         {
             self.forget_failed(id, error);
+            // Runtimes that fail late (crun 1.21, a user namespace without id 0) leave it.
+            if !had_cgroup && let Err(error) = cgroup.destroy(&Limits::within(super::CLEANUP)) {
+                tracing::warn!(id, %error, "cgroup of a half-made container stays");
+            }
         }
         let pid = result?;
         self.remember("create", id, pid, &scratch)?;

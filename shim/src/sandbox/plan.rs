@@ -27,6 +27,9 @@ pub enum PlanError {
     /// A broken message.
     #[error("sandbox options: {0}")]
     Decode(#[from] protobuf::Error),
+    /// No mode of CRI that a user namespace can have.
+    #[error("namespace mode {0} is none that a user namespace can have: POD (0) or NODE (2)")]
+    UserNamespaceMode(i32),
     /// What only the pause container does.
     #[error("user namespaces need sandboxer = \"podsandbox\"; set hostUsers: true, or use that sandboxer")]
     UserNamespace,
@@ -35,7 +38,9 @@ pub enum PlanError {
 impl Failure for PlanError {
     fn kind(&self) -> Kind {
         match self {
-            PlanError::Type(_) | PlanError::Decode(_) => Kind::InvalidArgument,
+            PlanError::Type(_) | PlanError::Decode(_) | PlanError::UserNamespaceMode(_) => {
+                Kind::InvalidArgument
+            }
             PlanError::UserNamespace => Kind::Unimplemented,
         }
     }
@@ -95,6 +100,12 @@ pub fn read(id: &str, options: Option<&Any>, netns: &str, host: &str) -> Result<
     };
     let linux = &config.linux;
     let namespaces = &linux.security_context.namespace_options;
+    if let Some(userns) = namespaces.userns_options.as_ref()
+        && userns.mode != POD
+        && userns.mode != NODE
+    {
+        return Err(PlanError::UserNamespaceMode(userns.mode));
+    }
     if !namespaces.userns_options.uids.is_empty() {
         return Err(PlanError::UserNamespace);
     }
@@ -225,6 +236,14 @@ mod tests {
         namespaces.userns_options = Some(userns).into();
         let refused = read("id", Some(&options(&with(namespaces))), "", "node").unwrap_err();
         assert_eq!(refused.kind(), Kind::Unimplemented);
+        for mode in [1, 3] {
+            let mut namespaces = modes(0, 1, 0);
+            let mut userns = cri::UserNamespace::new();
+            userns.mode = mode;
+            namespaces.userns_options = Some(userns).into();
+            let refused = read("id", Some(&options(&with(namespaces))), "", "node").unwrap_err();
+            assert_eq!(refused.kind(), Kind::InvalidArgument);
+        }
         let mut strange = Any::new();
         strange.type_url = "kata.Config".to_owned();
         assert!(matches!(read("id", Some(&strange), "", "node"), Err(PlanError::Type(_))));
