@@ -60,10 +60,11 @@ pub fn suite(full: bool) -> Suite {
     if let Some(unknown) = chosen.iter().find(|name| !names.contains(name)) {
         return broken(format!("e2e/critest/default.txt: critest has no test {unknown:?}"));
     }
+    let book = if full { Book::resume() } else { Book::default() };
     let shared = Arc::new(Shared {
         full,
         ready: OnceLock::new(),
-        book: Mutex::default(),
+        book: Mutex::new(book),
         stock_left: Mutex::default(),
     });
     let (run, left_out): (Vec<String>, Vec<String>) =

@@ -1,5 +1,5 @@
-//! What the run found out, and the two files that a whole run leaves: the table for people and the expected results
-//! that the fixed part is compared with.
+//! What the run found out, and the files that a whole run leaves: the table for people, the expected results that the
+//! fixed part is compared with, and all results, which a second run of some tests on the same node amends.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::judge::Standing;
 use crate::suite::Failure;
 
-/// Where a whole run leaves `critest.md` and `expected.json`, in the node.
+/// Where a whole run leaves `critest.md`, `expected.json` and `results.json`, in the node.
 pub(super) const RESULTS: &str = "/var/lib/cryopod-e2e/critest";
 const EXPECTED: &str = include_str!("../../../critest/expected.json");
 
@@ -29,7 +29,7 @@ impl Expected {
 }
 
 /// One cell of the table.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Entry {
     /// The result.
     pub(super) standing: Standing,
@@ -42,13 +42,20 @@ pub(super) struct Entry {
 /// All results of this run: test, handler, result.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    entries: BTreeMap<String, BTreeMap<&'static str, Entry>>,
+    entries: BTreeMap<String, BTreeMap<String, Entry>>,
 }
 
 impl Book {
+    /// With what an earlier run on this node has found out.
+    pub(super) fn resume() -> Self {
+        let text = std::fs::read(format!("{RESULTS}/results.json")).ok();
+        let entries = text.and_then(|text| serde_json::from_slice(&text).ok());
+        Self { entries: entries.unwrap_or_default() }
+    }
+
     /// Adds a result.
-    pub(super) fn enter(&mut self, name: &str, handler: &'static str, entry: Entry) {
-        self.entries.entry(name.to_owned()).or_default().insert(handler, entry);
+    pub(super) fn enter(&mut self, name: &str, handler: &str, entry: Entry) {
+        self.entries.entry(name.to_owned()).or_default().insert(handler.to_owned(), entry);
     }
 
     /// How a handler stood, if it was run.
@@ -66,8 +73,11 @@ impl Book {
                 .collect(),
         };
         let json = serde_json::to_string_pretty(&expected).map_err(|e| e.to_string())?;
+        let results = serde_json::to_string(&self.entries).map_err(|e| e.to_string())?;
         std::fs::create_dir_all(RESULTS).map_err(|e| format!("{RESULTS}: {e}"))?;
-        for (name, text) in [("critest.md", self.table(handlers)), ("expected.json", json + "\n")] {
+        let table = self.table(handlers);
+        for (name, text) in [("critest.md", table), ("expected.json", json + "\n"), ("results.json", results)]
+        {
             let path = format!("{RESULTS}/{name}");
             std::fs::write(&path, text).map_err(|e| format!("{path}: {e}"))?;
         }
@@ -80,7 +90,7 @@ impl Book {
         for row in ["passed", "flaky", "skipped", "failed", "minutes"] {
             _ = write!(out, "| {row} |");
             for handler in handlers {
-                let all = self.entries.values().filter_map(|of| of.get(handler));
+                let all = self.entries.values().filter_map(|of| of.get(*handler));
                 if row == "minutes" {
                     _ = write!(out, " {:.1} |", all.map(|e| e.seconds).fold(0.0, |sum, s| sum + s) / 60.0);
                 } else {
@@ -99,7 +109,7 @@ impl Book {
         for (name, of) in &self.entries {
             _ = write!(out, "| {} |", shorten(name));
             for handler in handlers {
-                match of.get(handler) {
+                match of.get(*handler) {
                     Some(e) => _ = write!(out, " {}, {:.1} s |", word(e.standing), e.seconds),
                     None => out.push_str(" not run |"),
                 }
