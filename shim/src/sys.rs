@@ -102,6 +102,19 @@ pub(crate) fn trim_heap() {
     }
 }
 
+/// The user namespace that owns a namespace (ioctl_ns(2)).
+pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // _IO(0xb7, 0x1), which the libc crate does not have for every target.
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    // SAFETY: the descriptor is open for the length of the call, which takes no further argument.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has made this descriptor for us, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Sets the size of the terminal behind `master`.
 pub(crate) fn set_terminal_size(master: impl AsFd, columns: u16, rows: u16) -> io::Result<()> {
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };

@@ -84,11 +84,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         outcomes.push(("table", table));
     }
     drop(inside);
-    if options.suite.is_empty() && !options.full {
-        for (name, why) in SUITES.iter().filter_map(|suite| Some((suite.name, suite.pending?))) {
-            println!("left out (run with --suite {name}): the suite {name}: {why}");
-        }
-    }
     print!("{}", closing::report(&outcomes, began.elapsed()));
     let failed = outcomes.iter().any(|(_, outcome)| outcome.failed > 0);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -105,10 +100,8 @@ fn chosen(options: &Options) -> Result<Vec<&'static Suite>, String> {
             return Err(format!("suite '{name}' takes no filter; use cargo test"));
         }
     }
-    let wanted = |suite: &&Suite| match options.suite.is_empty() {
-        true => suite.pending.is_none() || options.full,
-        false => options.suite.iter().any(|n| n == suite.name),
-    };
+    let wanted =
+        |suite: &&Suite| options.suite.is_empty() || options.suite.iter().any(|name| name == suite.name);
     Ok(SUITES.iter().filter(wanted).collect())
 }
 
@@ -119,9 +112,6 @@ fn list() {
             Place::Node(_) => "node",
         };
         println!("{:<12} {place}  {}", suite.name, suite.about);
-        if let Some(why) = suite.pending {
-            println!("{:<12} {:<4}  only when named or with --full: {why}", "", "");
-        }
     }
 }
 

@@ -14,6 +14,7 @@ use std::process::{Command, ExitCode, Stdio};
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Gid, Uid, setgroups, sethostname, setresgid, setresuid};
 
 use super::plan::HolderPlan;
 use crate::spawn::own_path;
@@ -99,8 +100,14 @@ enum Role {
 }
 
 fn enter(plan: &HolderPlan) -> Result<Role, String> {
+    // As low as containerd's pause container, so that the pod's namespaces outlive its workloads. First, since root of
+    // another user namespace may not.
+    std::fs::write("/proc/self/oom_score_adj", "-998").ok();
     if let Some(path) = &plan.netns {
         let netns = File::open(path).map_err(|e| format!("open {}: {e}", path.display()))?;
+        if plan.user {
+            join_owner(&netns).map_err(|e| format!("join the user namespace of {}: {e}", path.display()))?;
+        }
         setns(netns, CloneFlags::CLONE_NEWNET).map_err(|e| format!("join {}: {e}", path.display()))?;
     }
     let mut fresh = CloneFlags::empty();
@@ -109,13 +116,12 @@ fn enter(plan: &HolderPlan) -> Result<Role, String> {
     fresh.set(CloneFlags::CLONE_NEWPID, plan.pid);
     unshare(fresh).map_err(|e| format!("make namespaces: {e}"))?;
     if let Some(hostname) = &plan.hostname {
-        set_sysctl("kernel.hostname", hostname)?;
+        // Not by its sysctl, which belongs to root of the host.
+        sethostname(hostname).map_err(|e| format!("set the host name {hostname}: {e}"))?;
     }
     for (name, value) in &plan.sysctls {
         set_sysctl(name, value)?;
     }
-    // As low as containerd's pause container, so that the pod's namespaces outlive its workloads.
-    std::fs::write("/proc/self/oom_score_adj", "-998").ok();
     if !plan.pid {
         return Ok(Role::Holder(std::process::id()));
     }
@@ -133,6 +139,16 @@ fn enter(plan: &HolderPlan) -> Result<Role, String> {
             Ok(Role::Holder(u32::from_ne_bytes(pid)))
         }
     }
+}
+
+/// Joins the user namespace that containerd has made the network namespace in, as its root.
+fn join_owner(netns: &File) -> std::io::Result<()> {
+    let owner = sys::owning_user_namespace(netns.as_fd())?;
+    setns(owner, CloneFlags::CLONE_NEWUSER)?;
+    setgroups(&[])?;
+    setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))?;
+    setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0))?;
+    Ok(())
 }
 
 /// `net.ipv4.ip_forward` → `/proc/sys/net/ipv4/ip_forward`; a `/` separates where names contain dots.

@@ -31,7 +31,10 @@ pub enum PlanError {
     #[error("namespace mode {0} is none that a user namespace can have: POD (0) or NODE (2)")]
     UserNamespaceMode(i32),
     /// What only the pause container does.
-    #[error("user namespaces need sandboxer = \"podsandbox\"; set hostUsers: true, or use that sandboxer")]
+    #[error(
+        "a user namespace on the host's network needs sandboxer = \"podsandbox\"; set hostUsers: true, or use that \
+         sandboxer"
+    )]
     UserNamespace,
 }
 
@@ -64,6 +67,8 @@ pub struct Plan {
 pub struct HolderPlan {
     /// Network namespace to join; `None` for the host's.
     pub netns: Option<PathBuf>,
+    /// Whether the pod lives in the user namespace that owns `netns`.
+    pub user: bool,
     /// A UTS namespace with this host name; `None` for the host's.
     pub hostname: Option<String>,
     /// Whether the pod has its own IPC namespace.
@@ -106,10 +111,14 @@ pub fn read(id: &str, options: Option<&Any>, netns: &str, host: &str) -> Result<
     {
         return Err(PlanError::UserNamespaceMode(userns.mode));
     }
-    if !namespaces.userns_options.uids.is_empty() {
+    let host_network = namespaces.network == NODE;
+    let user = namespaces
+        .userns_options
+        .as_ref()
+        .is_some_and(|userns| userns.mode == POD && !userns.uids.is_empty());
+    if user && (host_network || netns.is_empty()) {
         return Err(PlanError::UserNamespace);
     }
-    let host_network = namespaces.network == NODE;
     let hostname = if config.hostname.is_empty() { host.to_owned() } else { config.hostname.clone() };
     let resolv_conf = config.dns_config.as_ref().map(|dns| {
         let mut text = String::new();
@@ -126,6 +135,7 @@ pub fn read(id: &str, options: Option<&Any>, netns: &str, host: &str) -> Result<
     Ok(Plan {
         holder: HolderPlan {
             netns: (!host_network && !netns.is_empty()).then(|| netns.into()),
+            user,
             hostname: (!host_network).then(|| hostname.clone()),
             ipc: namespaces.ipc != NODE,
             // The default of the message is POD; kubelet says CONTAINER for ordinary pods.
