@@ -152,7 +152,7 @@ fn stock(mib: u32) -> Result<Sample, Failure> {
     let (pod, container) = start("runc-overlay", mib)?;
     let archive = "/var/tmp/cryopod-bench.tar";
     let begin = Instant::now();
-    exec_ok(&["crictl", "--timeout", "1800", "checkpoint", "--export", archive, &container.id])?;
+    exec_ok(&["crictl", "--timeout", "1800s", "checkpoint", "--export", archive, &container.id])?;
     let total = begin.elapsed().as_secs_f64() * 1000.0;
     let freeze = gap(&container)?;
     pod.remove()?;
