@@ -27,7 +27,7 @@ use logger::Logger;
 use target::Opened;
 
 pub use error::IoError;
-pub use prepare::prepare;
+pub use prepare::begin;
 
 /// What containerd said about the streams of a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

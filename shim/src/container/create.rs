@@ -23,7 +23,7 @@ use crate::capture::{DoorError, Node, order};
 use crate::error::{TaskError, blocking};
 use crate::events::{Event, Slots};
 use crate::exits::{self, Child};
-use crate::io::{self, Prepared, StdioPaths};
+use crate::io::{self, IoError, Prepared, StdioPaths};
 use crate::members;
 use crate::mounts::{self, Mount};
 use crate::process::state::{Change, State};
@@ -116,7 +116,7 @@ impl Container {
     }
 
     async fn make(self: &Arc<Self>, new: &New) -> Result<u32, TaskError> {
-        let (stdio, prepared) = io::prepare(&new.stdio, self.owner(), &self.shared.registry).await?;
+        let (stdio, opening) = io::begin(&new.stdio, self.owner(), &self.shared.registry).await?;
         if let Some(wish) = new.wish.clone() {
             let (this, new) = (self.clone(), new.clone());
             let launch = blocking(move || this.place(&new, wish)).await?;
@@ -130,20 +130,21 @@ impl Container {
         };
         if self.inner().launch == Launch::Fresh {
             let _expecting = self.shared.registry.expect();
-            let made = blocking(move || {
+            let make = blocking(move || {
                 this.mount(&mounts)?;
                 let request = CreateRequest { id: &this.id, bundle: &this.bundle, stdio };
                 let pid = this.chosen.backend.create(request, &Limits::within(CREATE_WITHIN))?;
                 this.note_pid(pid)?;
                 Ok::<Made, TaskError>(observe(&*this.chosen.backend, &this.id, pid))
-            })
-            .await?;
+            });
+            let (made, prepared) = opening.finish_during(make).await?;
             let pid = made.pid;
             self.adopt(made, prepared).await?;
             self.created(new, pid)?;
             self.watch_init();
             return Ok(pid);
         }
+        let prepared = opening.finish().await?;
         self.inner().waiting = Some((stdio, prepared));
         self.created(new, 0)?;
         Ok(0)
@@ -223,18 +224,23 @@ impl Container {
     }
 
     /// Takes over a process that the runtime has made: watches it, connects its streams.
-    pub(super) async fn adopt(self: &Arc<Self>, made: Made, prepared: Prepared) -> Result<(), TaskError> {
+    pub(super) async fn adopt(
+        self: &Arc<Self>,
+        made: Made,
+        prepared: Result<Prepared, IoError>,
+    ) -> Result<(), TaskError> {
         let child = Child::open(made.pid, &self.shared.registry).map_err(|source| TaskError::Watch {
             id: self.id.clone(),
             pid: made.pid,
             source,
         })?;
-        let io = prepared.connect().await?;
+        // First: without its streams it goes again, and is waited for.
+        self.inner().init.child = Some(Arc::new(child));
+        let io = prepared?.connect().await?;
         if let Some(watch) = made.oom {
             self.watch_oom(watch);
         }
         let mut inner = self.inner();
-        inner.init.child = Some(Arc::new(child));
         inner.init.io = Some(Arc::new(io));
         inner.cgroup = made.cgroup;
         Ok(())

@@ -85,15 +85,15 @@ impl Container {
         paths: &StdioPaths,
         spec: serde_json::Value,
     ) -> Result<u32, TaskError> {
-        let (stdio, prepared) = io::prepare(paths, self.owner(), &self.shared.registry).await?;
+        let (stdio, opening) = io::begin(paths, self.owner(), &self.shared.registry).await?;
         let (this, exec) = (self.clone(), exec_id.to_owned());
         let expecting = self.shared.registry.expect();
-        let pid = blocking(move || {
+        let run = blocking(move || {
             let request =
                 ExecRequest { id: &this.id, exec_id: &exec, process: &spec, bundle: &this.bundle, stdio };
             this.chosen.backend.exec(request, &Limits::within(CREATE_WITHIN))
-        })
-        .await?;
+        });
+        let (pid, prepared) = opening.finish_during(run).await?;
         let child = Child::open(pid, &self.shared.registry).map_err(|source| TaskError::Watch {
             id: self.id.clone(),
             pid,
@@ -101,7 +101,11 @@ impl Container {
         })?;
         drop(expecting);
         let child = Arc::new(child);
-        let opened = prepared.connect().await.and_then(|io| io.open_input().map(|()| io));
+        let connected = match prepared {
+            Ok(prepared) => prepared.connect().await,
+            Err(error) => Err(error),
+        };
+        let opened = connected.and_then(|io| io.open_input().map(|()| io));
         let io = match opened {
             Ok(io) => Arc::new(io),
             Err(error) => {

@@ -90,7 +90,7 @@ impl Container {
             Ok::<_, TaskError>(observe(&*backend, &this.id, pid))
         })
         .await?;
-        self.adopt(made, prepared).await?;
+        self.adopt(made, Ok(prepared)).await?;
         let io = self.inner().init.io.clone();
         Ok(io.map_or(Ok(()), |io| io.open_input())?)
     }

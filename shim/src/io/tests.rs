@@ -37,6 +37,43 @@ async fn read_exactly(file: &mut std::fs::File, count: usize) -> Vec<u8> {
     seen
 }
 
+/// Everything open, as for a process that is made afterwards.
+async fn prepare(
+    paths: &StdioPaths,
+    owner: Owner<'_>,
+    registry: &Registry,
+) -> Result<(Stdio, Prepared), IoError> {
+    let (stdio, opening) = begin(paths, owner, registry).await?;
+    Ok((stdio, opening.finish().await?))
+}
+
+#[tokio::test]
+async fn the_process_is_made_while_its_fifos_are_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "stdout");
+    let (stdio, opening) = begin(&out(&path), OWNER, &Registry::default()).await.unwrap();
+    // containerd comes late: only once the process has said something.
+    let work = async {
+        child(stdio).stdout.unwrap().write_all(b"early").unwrap();
+        Ok::<_, IoError>(reader(&path))
+    };
+    let (mut reader, prepared) = opening.finish_during(work).await.unwrap();
+    let io = prepared.unwrap().connect().await.unwrap();
+    assert_eq!(read_exactly(&mut reader, 5).await, b"early");
+    assert!(io.drain(SOON).await);
+}
+
+#[tokio::test]
+async fn a_process_that_cannot_be_made_waits_for_no_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "stdout");
+    let (_stdio, opening) = begin(&out(&path), OWNER, &Registry::default()).await.unwrap();
+    let start = std::time::Instant::now();
+    let failed = opening.finish_during(async { Err::<(), _>("no such program") }).await;
+    assert!(matches!(failed, Err("no such program")));
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
 struct Child {
     stdin: Option<std::fs::File>,
     stdout: Option<std::fs::File>,
