@@ -9,7 +9,7 @@ use crate::ticks;
 
 pub const CASES: &[Case] = &[
     ("an_export_is_imported_and_restored_after_the_original_is_gone", true, || round_trip(through_file)),
-    ("an_export_goes_through_a_pipe", true, || round_trip(through_pipe)),
+    ("an_export_goes_through_a_pipe", false, || round_trip(through_pipe)),
     ("a_truncated_or_flipped_export_is_refused_and_leaves_nothing", true, damaged),
 ];
 
