@@ -95,6 +95,10 @@ fn is_kept(thing: &str) -> bool {
     if thing.starts_with("state /run/cryopod/criu/failed/") {
         return true;
     }
+    // kubelet makes it at its start and leaves it; here the first pod does.
+    if thing == "cgroup /sys/fs/cgroup/kubepods" {
+        return true;
+    }
     let Some(name) = thing.strip_prefix("dataset ").or_else(|| thing.strip_prefix("mount ")) else {
         return false;
     };
