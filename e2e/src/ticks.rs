@@ -28,7 +28,8 @@ pub fn read(container: &Container) -> Result<Ticks, Failure> {
     parse(&container.file("/data/count")?).map_err(|e| format!("{}: /data/count: {e}", container.name))
 }
 
-fn parse(text: &str) -> Result<Ticks, Failure> {
+/// Understands the file's text.
+pub fn parse(text: &str) -> Result<Ticks, Failure> {
     let mut ticks = Ticks { last: 0, token: String::new() };
     // The last line may be half written.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);

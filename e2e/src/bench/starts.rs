@@ -6,12 +6,13 @@ use super::{Figure, Sizes};
 use crate::shell::exec_ok;
 use crate::suite::Failure;
 
-/// `pod_start`, `pod_start_same_runtime`, `second_container_start`, `exec`.
+/// `pod_start`, `pod_start_same_runtime`, `pod_start_with_pause`, `second_container_start`, `exec`.
 pub fn figures(sizes: &Sizes) -> Result<Vec<Figure>, Failure> {
-    let compare = |key, what: &str, stock, op, target| -> Result<Figure, Failure> {
-        let (ours, stock) = pair("cryopod", stock, op, sizes.runs)?;
+    let of = |handler, key, what: &str, stock, op, target| -> Result<Figure, Failure> {
+        let (ours, stock) = pair(handler, stock, op, sizes.runs)?;
         Ok(Figure { key, what: what.into(), unit: "ms", ours, stock, target })
     };
+    let compare = |key, what, stock, op, target| of("cryopod", key, what, stock, op, target);
     Ok(vec![
         compare(
             "pod_start",
@@ -21,6 +22,14 @@ pub fn figures(sizes: &Sizes) -> Result<Vec<Figure>, Failure> {
             Some(0.5),
         )?,
         compare("pod_start_same_runtime", "the same, crun on both sides", "runc-crun", "pod", Some(0.85))?,
+        of(
+            "cryopod-pause",
+            "pod_start_with_pause",
+            "the same with sandboxer = \"podsandbox\", a pause container on both sides",
+            "runc-crun",
+            "pod",
+            None,
+        )?,
         compare(
             "second_container_start",
             "CreateContainer + StartContainer in a running pod, crun on both sides",

@@ -5,12 +5,14 @@
 
 mod bad_input;
 mod cri;
+mod ctr;
 mod deletion;
 mod lives;
 mod pods;
 mod refusals;
 mod stores;
 mod stream;
+mod systemd;
 mod volumes;
 
 use crate::leaks;
@@ -21,7 +23,7 @@ type Case = (&'static str, bool, fn() -> Result<(), Failure>);
 
 /// The tests.
 pub fn suite(full: bool) -> Suite {
-    let rooms: [&[Case]; 9] = [
+    let rooms: [&[Case]; 11] = [
         pods::CASES,
         lives::CASES,
         volumes::CASES,
@@ -29,6 +31,8 @@ pub fn suite(full: bool) -> Suite {
         deletion::CASES,
         stream::CASES,
         cri::CASES,
+        ctr::CASES,
+        systemd::CASES,
         stores::CASES,
         bad_input::CASES,
     ];

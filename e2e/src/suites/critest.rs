@@ -23,7 +23,7 @@ use crate::shell::{self, eventually};
 use crate::suite::{Failure, Suite, ensure, test};
 
 const STOCK: &str = "runc";
-const OURS: &[&str] = &["cryopod", "cryopod-shim"];
+const OURS: &[&str] = &["cryopod", "cryopod-pause"];
 const DEFAULT: &str = include_str!("../../critest/default.txt");
 const WORK: &str = "/run/cryopod-e2e/critest";
 

@@ -27,13 +27,13 @@ const NONE: Handlers = &[];
 /// Our default runtime.
 const CRUN: Handlers = &["cryopod"];
 const RUNC: Handlers = &["cryopod-runc"];
-/// Without a pause container.
-const SANDBOXER: Handlers = &["cryopod-shim"];
+/// With a pause container.
+const PAUSE: Handlers = &["cryopod-pause"];
 const RUNTIMES: Handlers = &["cryopod", "cryopod-runc"];
-const WITH_AND_WITHOUT_PAUSE: Handlers = &["cryopod", "cryopod-shim"];
+const WITH_AND_WITHOUT_PAUSE: Handlers = &["cryopod", "cryopod-pause"];
 /// All but the default.
-const OTHERS: Handlers = &["cryopod-runc", "cryopod-shim"];
-const ALL: Handlers = &["cryopod", "cryopod-runc", "cryopod-shim"];
+const OTHERS: Handlers = &["cryopod-runc", "cryopod-pause"];
+const ALL: Handlers = &["cryopod", "cryopod-runc", "cryopod-pause"];
 
 /// The tests.
 pub fn suite(full: bool) -> Suite {

@@ -70,6 +70,7 @@ fn killed_task_shim(handler: &str) -> Result<(), Failure> {
 /// Kills everything of a pod: its shim and all its processes, as a crash of the node does.
 fn kill_all(pod: &Pod) -> Result<(), Failure> {
     shell::ok(&format!("kill -KILL {}", shim(&pod.id)?))?;
+    shell::ok("pkill -KILL -f '[c]ryopod-pause hold-namespaces' || true")?;
     shell::ok(&format!("echo 1 >/sys/fs/cgroup/kubepods/pod{}/cgroup.kill", pod.uid())).map(drop)
 }
 

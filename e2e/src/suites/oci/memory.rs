@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{CRUN, Case, NONE, RUNTIMES, SANDBOXER};
+use super::{CRUN, Case, NONE, PAUSE, RUNTIMES};
 use crate::crictl::{Pod, Spec};
 use crate::ctr::Events;
 use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[
-    ("a_container_beyond_its_memory_is_oom_killed", RUNTIMES, SANDBOXER, killed),
+    ("a_container_beyond_its_memory_is_oom_killed", RUNTIMES, PAUSE, killed),
     ("a_child_that_is_oom_killed_is_reported_while_its_container_lives", NONE, CRUN, child),
 ];
 

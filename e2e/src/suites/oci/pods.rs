@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{CRUN, Case, NONE, RUNC, RUNTIMES, SANDBOXER};
+use super::{CRUN, Case, NONE, PAUSE, RUNC, RUNTIMES};
 use crate::crictl::{Pod, Spec};
 use crate::ctr::{Task, ctr};
 use crate::shell;
 use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[
-    ("many_containers_share_one_shim_and_live_their_own_lives", CRUN, SANDBOXER, many),
+    ("many_containers_share_one_shim_and_live_their_own_lives", CRUN, PAUSE, many),
     ("a_shared_process_namespace_shows_all_and_leaves_no_process_of_the_dead", CRUN, RUNC, shared),
     ("processes_of_the_host_are_seen_and_left_alone", NONE, CRUN, host),
     ("a_slow_runtime_delays_nobody_else", CRUN, NONE, slow),

@@ -16,6 +16,9 @@ pub const CASES: &[Case] = &[
 
 const LONG: Duration = Duration::from_secs(30);
 
+/// What the containers of a pod share, as text; fails where one is missing.
+const OF_THE_POD: &str = "grep . /etc/hostname /etc/resolv.conf /dev/shm/note";
+
 /// The numbers in the log of a counter.
 fn numbers(c: &Container) -> Result<Vec<u64>, Failure> {
     Ok(c.logs()?.iter().filter_map(|(_, line)| line.parse().ok()).collect())
@@ -33,6 +36,10 @@ fn goes_on(handler: &str) -> Result<(), Failure> {
     let ends =
         pod.start(&Spec::sh("ends", "while [ ! -e /go ]; do sleep 0.1; done; echo last words; exit 7"))?;
     let (pid, go) = (counter.pid()?, ends.path("/go")?);
+    let of_the_pod = ["sh", "-c", OF_THE_POD];
+    counter.exec(&["sh", "-c", "echo kept >/dev/shm/note"])?;
+    let files = counter.exec(&of_the_pod)?;
+    ensure(files.code == 0, || format!("files of the pod: {} {}", files.stdout, files.stderr))?;
     restart_containerd(|| {
         std::fs::write(&go, "").map_err(|e| format!("{}: {e}", go.display()))?;
         std::thread::sleep(Duration::from_secs(4));
@@ -53,10 +60,12 @@ fn goes_on(handler: &str) -> Result<(), Failure> {
     gapless(&all)?;
     let done = counter.exec(&["echo", "hello"])?;
     ensure(done.code == 0 && done.stdout == "hello\n", || format!("exec: {} {}", done.code, done.stderr))?;
-    // A new container comes into the pod that was there before.
-    let late = pod.start(&Spec::sh("late", "exit 3"))?;
+    // A new container comes into the pod that was there before, and finds what belongs to it.
+    let late = pod.start(&Spec::sh("late", &format!("{OF_THE_POD} && exit 3")))?;
     let code = late.wait_exit(LONG)?;
     ensure(code == 3, || format!("exit code {code} of a container started afterwards"))?;
+    let seen: String = late.logs()?.into_iter().map(|(_, line)| line + "\n").collect();
+    ensure(seen == files.stdout, || format!("files of the pod before: {:?}, now: {seen:?}", files.stdout))?;
     counter.stop(10)?;
     let code = counter.wait_exit(LONG)?;
     ensure(code == 0, || format!("exit code {code} of the counter"))?;
