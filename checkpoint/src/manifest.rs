@@ -21,6 +21,7 @@ mod guid_text;
 pub(crate) mod samples;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use cryopod_zfs::Guid;
 use jiff::Timestamp;
@@ -74,6 +75,9 @@ pub struct MemoryRecord {
     pub files: Vec<FileRecord>,
     /// CRIU's own frozen time of the dump.
     pub frozen_us: u64,
+    /// Own addresses of the established TCP connections in its network, see [`crate::target::DumpStats`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected: Option<Vec<IpAddr>>,
 }
 
 /// Where the contents of a disk are.

@@ -4,6 +4,7 @@
 //! backend. Nothing here knows CRIU, cgroups or a runtime binary. Everything that recovery needs after
 //! the capturing process has died stands in [`Member`], because it is written to the journal.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -122,7 +123,7 @@ pub struct ImageDir {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TcpPolicy {
-    /// Keep them in the image; the restore decides (same address) or closes them (another address).
+    /// They go on where all of them can (over loopback, or a pod that has its address again); else they are closed.
     #[default]
     Keep,
     /// Restore closes them in any case.
@@ -146,6 +147,9 @@ pub struct DumpStats {
     pub frozen_us: u64,
     /// Memory pages (4 KiB) written in this round.
     pub pages_written: u64,
+    /// Own addresses of the established TCP connections in the member's network; `None` when nobody looked.
+    #[serde(default)]
+    pub connected: Option<Vec<IpAddr>>,
 }
 
 /// A backend could not do its part. `kind` decides the answer to the caller, `source` says what happened.

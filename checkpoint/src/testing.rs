@@ -131,7 +131,7 @@ impl Target for FakePod {
         self.call("pre-dump", &member.id)?;
         assert!(!self.lock().frozen, "pre-dump of a frozen pod");
         write_images(images, self.lock().count);
-        Ok(DumpStats { frozen_us: 1, pages_written: 100_000 })
+        Ok(DumpStats { frozen_us: 1, pages_written: 100_000, ..DumpStats::default() })
     }
 
     fn dump(
@@ -161,7 +161,7 @@ impl Target for FakePod {
             answer.map_err(|text| TargetError { source: text.into(), ..failure("dump", &member.id) })?;
         }
         self.call("dumped", &member.id)?;
-        Ok(DumpStats { frozen_us: 7, pages_written: 1 })
+        Ok(DumpStats { frozen_us: 7, pages_written: 1, ..DumpStats::default() })
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod cgroup;
 pub mod config;
+pub mod connections;
 pub mod criu;
 pub mod disk;
 pub mod error;

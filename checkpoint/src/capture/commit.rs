@@ -165,7 +165,12 @@ impl Taken {
                         content.record(&member.name, &rounds.names, progress, limits)
                     })?;
                     recorder.memory(files.iter().map(|file| file.size).sum());
-                    Some(MemoryRecord { rounds: rounds.names.clone(), files, frozen_us: rounds.frozen_us })
+                    Some(MemoryRecord {
+                        rounds: rounds.names.clone(),
+                        files,
+                        frozen_us: rounds.frozen_us,
+                        connected: rounds.connected.clone(),
+                    })
                 }
             };
             let mut disks = Vec::new();

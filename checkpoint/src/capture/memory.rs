@@ -1,6 +1,7 @@
 //! The memory of the members: rounds while they run, then the dump with the disks at its instant.
 
 use std::fs;
+use std::net::IpAddr;
 
 use cryopod_command::Limits;
 
@@ -29,6 +30,8 @@ pub(super) struct Rounds {
     pub(super) names: Vec<String>,
     /// CRIU's frozen time of the dump.
     pub(super) frozen_us: u64,
+    /// See [`crate::target::DumpStats`].
+    pub(super) connected: Option<Vec<IpAddr>>,
 }
 
 /// Pre-dump rounds of every member that is large enough; one entry per member.
@@ -120,6 +123,7 @@ pub(super) fn dump(
         }
         rounds.names.push(DUMP.to_owned());
         rounds.frozen_us = stats.frozen_us;
+        rounds.connected = stats.connected;
         fault::step("capture.dumped")?;
     }
     Ok(())

@@ -61,6 +61,7 @@ pub(crate) fn full() -> Manifest {
             FileRecord { path: "1/pages-1.img".into(), size: 0, sha256: digest::of(b"") },
         ],
         frozen_us: 1234,
+        connected: None,
     };
     let tree = DiskContent::Tree { bytes: 5, entries: 2, sha256: digest::of(b"tree"), layer: false };
     let shared = DiskContent::Shared { member: "web".into(), disk: "volume-0".into() };

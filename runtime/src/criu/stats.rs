@@ -130,7 +130,10 @@ mod tests {
     #[test]
     fn frozen_time_and_pages_are_read() {
         let bytes = encode(&[(1, 3_000), (2, 234_567), (3, 100), (5, 70_000), (7, 65_551), (9, 0), (14, 3)]);
-        assert_eq!(parse(&bytes), Some(DumpStats { frozen_us: 234_567, pages_written: 65_554 }));
+        assert_eq!(
+            parse(&bytes),
+            Some(DumpStats { frozen_us: 234_567, pages_written: 65_554, connected: None })
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use cryopod_command::{Command, Kill, Limits};
 use super::argv::Argv;
 use super::{CLEANUP, OciBackend, said};
 use crate::cgroup::Cgroup;
+use crate::connections;
 use crate::criu::hook::{self, Server, Stage};
 use crate::criu::operation::{CONTAINER_ENV, Operation};
 use crate::criu::settings::Settings;
@@ -56,6 +57,13 @@ impl OciBackend {
         let id = self.valid_id(&member.id)?;
         let frozen = Cgroup::at(&member.cgroup).is_frozen()?;
         fault::step("runtime.dump")?;
+        let connected = match connections::of_process(member.pid) {
+            Ok(addresses) => Some(addresses),
+            Err(error) => {
+                tracing::warn!(id, pid = member.pid, %error, "restores will close TCP connections");
+                None
+            }
+        };
         let mut operation = Operation::begin(&self.options.criu_base, id)?;
         let action_script = operation.link_hook()?;
         let settings = Settings {
@@ -88,7 +96,7 @@ impl OciBackend {
         };
         let result = result.and_then(|()| Ok(fault::step("runtime.dumped")?));
         match result {
-            Ok(()) => Ok(statistics(&operation, &images.dir)?),
+            Ok(()) => Ok(DumpStats { connected, ..statistics(&operation, &images.dir)? }),
             Err(error) => {
                 roll_back(&mut operation, member, frozen);
                 Err(error)

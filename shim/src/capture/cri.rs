@@ -96,11 +96,10 @@ pub fn capture(
     let captured = taken.commit(running.watch(), limits)?;
     fault::step("shim.cri.committed")?;
     let checkpoint = captured.id.clone();
+    // Also for one that is to end: the diff comes before containerd deletes the task and unmounts its root.
     let swap = match stand_in {
-        Some(dataset) if !cri.order.choices.exit => {
-            Swap::out(&node.store, &node.journal, dataset, &checkpoint, limits)?
-        }
-        _ => None,
+        Some(dataset) => Swap::out(&node.store, &node.journal, dataset, &checkpoint, limits)?,
+        None => None,
     };
     fault::step("shim.cri.swapped")?;
     let pending = match swap {

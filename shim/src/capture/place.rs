@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use cryopod_checkpoint::fault;
 use cryopod_checkpoint::id::CheckpointId;
+use cryopod_checkpoint::manifest::Manifest;
 use cryopod_checkpoint::restore::{self, LiveRootfs, LiveVolume, PlaceRequest, Replacement, RootfsPlacement};
 use cryopod_checkpoint::target::TcpPolicy;
 use cryopod_command::Limits;
-use cryopod_runtime::node_facts;
 use cryopod_runtime::spec::{Spec, annotation};
+use cryopod_runtime::{connections, node_facts};
 
 use super::{DoorError, Node};
 use crate::bootstrap::is_safe_id;
@@ -52,7 +53,7 @@ pub struct Prepared {
     pub mounts: Vec<Mount>,
     /// Whether the store made a root for it, to be forgotten with it.
     pub own_root: bool,
-    /// Established TCP connections: a new pod has a new address.
+    /// Established TCP connections.
     pub tcp: TcpPolicy,
 }
 
@@ -159,7 +160,34 @@ pub fn place(
         RootfsPlacement::MountInstead(instead) => vec![instead_mount(instead)],
     };
     let own_root = placed.rootfs != RootfsPlacement::InPlace;
-    Ok(Prepared { images: placed.images, mounts, own_root, ..fresh })
+    let tcp = connections_here(&manifest, name, &spec, id);
+    Ok(Prepared { images: placed.images, mounts, own_root, tcp, ..fresh })
+}
+
+/// Whether established TCP connections go on in this pod: if its maker wanted it, and all of them can.
+fn connections_here(manifest: &Manifest, name: &str, spec: &Spec, id: &str) -> TcpPolicy {
+    let memory = manifest.member(name).and_then(|member| member.memory.as_ref());
+    let connected = memory.and_then(|memory| memory.connected.as_deref()).unwrap_or_default();
+    if manifest.tcp == TcpPolicy::Close || connected.is_empty() {
+        return TcpPolicy::Close;
+    }
+    let netns = match spec.namespace_path("network") {
+        Some(path) => path,
+        // One that the runtime is going to make: it has no address but loopback's.
+        None if spec.has_namespace("network") => Path::new(""),
+        None => Path::new("/proc/self/ns/net"),
+    };
+    match connections::fit(connected, netns) {
+        Ok(true) => TcpPolicy::Keep,
+        Ok(false) => {
+            tracing::info!(id, ?connected, "the pod has another address: TCP connections are closed");
+            TcpPolicy::Close
+        }
+        Err(error) => {
+            tracing::warn!(id, netns = %netns.display(), %error, "TCP connections are closed");
+            TcpPolicy::Close
+        }
+    }
 }
 
 fn live_rootfs(given: &[Mount], bundle: &Path) -> Result<LiveRootfs, DoorError> {
