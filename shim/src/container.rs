@@ -46,8 +46,11 @@ const CREATE_WITHIN: Duration = Duration::from_secs(110);
 /// Signals to all, pause, resume and update are single steps.
 const STEP_WITHIN: Duration = Duration::from_secs(30);
 
-/// containerd's CRI plugin cancels Delete after 10 s; runtime and streams share what is below.
-const DELETE_WITHIN: Duration = Duration::from_secs(7);
+/// containerd's CRI plugin cancels Delete after 10 s and comes again.
+const DELETE_WITHIN: Duration = Duration::from_secs(9);
+
+/// Of that, for the runtime and, at the same time, for the streams.
+const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What all containers of a pod share.
 #[derive(Clone)]

@@ -148,6 +148,20 @@ impl Sandbox {
         self.plan.cgroup.as_ref()
     }
 
+    /// The namespaces of its own, as an OCI spec names them.
+    pub fn namespaces(&self) -> serde_json::Value {
+        let (holder, pid) = (&self.plan.holder, self.seen().pid);
+        let mut list = Vec::new();
+        if let Some(netns) = &holder.netns {
+            list.push(serde_json::json!({"type": "network", "path": netns}));
+        }
+        let own = [("ipc", holder.ipc), ("uts", holder.hostname.is_some()), ("pid", holder.pid)];
+        for (kind, _) in own.into_iter().filter(|(_, own)| *own && pid > 0) {
+            list.push(serde_json::json!({"type": kind, "path": format!("/proc/{pid}/ns/{kind}")}));
+        }
+        list.into()
+    }
+
     /// Whether it still keeps the shim alive.
     pub fn is_active(&self) -> bool {
         self.inner().phase != Phase::Stopped

@@ -48,6 +48,9 @@ const PROGRAMS: &[Program] = &[
     },
 ];
 
+/// What is enabled in the node as the installation guide says.
+const UNIT: &str = "cryopod-recover.service";
+
 impl Program {
     /// Where cargo puts it, relative to its target folder.
     fn built(&self, profile: Profile) -> PathBuf {
@@ -71,7 +74,7 @@ pub(crate) enum Error {
     Node(#[from] node::Error),
 }
 
-/// Builds and installs; programs that the node has already are left alone.
+/// Builds and installs; what the node has already is left alone.
 pub(crate) fn deploy(node: &Node, profile: Profile) -> Result<(), Error> {
     let step = Step::begin("building cryopod", None);
     let plain = PROGRAMS.iter().filter(|program| program.example.is_none());
@@ -100,6 +103,21 @@ pub(crate) fn deploy(node: &Node, profile: Profile) -> Result<(), Error> {
         ))?;
         step.done();
     }
+    enable(node)
+}
+
+/// Recovery at boot.
+fn enable(node: &Node) -> Result<(), Error> {
+    let local = repository::root().join("deploy/systemd").join(UNIT);
+    let key = Recipe::default().path(&local)?.key();
+    let mark = format!("/usr/local/lib/cryopod-deployed/{UNIT}");
+    if node.run(["cat", &mark])?.stdout.trim() == key {
+        return Ok(());
+    }
+    node.copy_in(&local, &format!("/etc/systemd/system/{UNIT}"))?;
+    node.script(&format!(
+        "chmod 644 /etc/systemd/system/{UNIT}; systemctl daemon-reload; systemctl enable --quiet {UNIT}; echo {key} > {mark}"
+    ))?;
     Ok(())
 }
 

@@ -106,6 +106,7 @@ fn try_prepare() -> Result<(), Failure> {
 /// What must hold afterwards; in this order.
 pub fn suite(_full: bool) -> Suite {
     let tests = vec![
+        test("recovery_ran_at_boot_before_containerd", recovered_at_boot),
         test("containerd_removes_the_pods_that_died", pods_go),
         test("what_was_committed_is_there_and_nothing_else", only_committed),
         test("a_settled_checkpoint_goes_on", || goes_on(|note| &note.settled)),
@@ -113,6 +114,22 @@ pub fn suite(_full: bool) -> Suite {
         test("nothing_is_left", nothing_left),
     ];
     Suite { tests, left_out: Vec::new() }
+}
+
+fn recovered_at_boot() -> Result<(), Failure> {
+    Note::read()?;
+    let began = |unit: &str, property: &str| -> Result<u64, Failure> {
+        let text = exec_ok(&["systemctl", "show", "--value", "-p", property, unit])?;
+        text.trim().parse().map_err(|_| format!("{property} of {unit} is {text:?}"))
+    };
+    let result = exec_ok(&["systemctl", "show", "--value", "-p", "Result", "cryopod-recover"])?;
+    ensure(result.trim() == "success", || format!("cryopod-recover ended with {result}"))?;
+    let ended = began("cryopod-recover", "ExecMainExitTimestampMonotonic")?;
+    let containerd = began("containerd", "ExecMainStartTimestampMonotonic")?;
+    ensure(ended > 0, || "cryopod-recover did not run".into())?;
+    ensure(ended <= containerd, || {
+        format!("recovery ended at {ended} µs, containerd began at {containerd} µs")
+    })
 }
 
 fn pods_go() -> Result<(), Failure> {

@@ -122,12 +122,20 @@ mod tests {
     use super::*;
     use std::process::Command;
 
+    /// The kernel shows the environment a moment after the exec.
+    fn seen(id: &str) -> Vec<Worker> {
+        let tries = (0..500).map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            find(id)
+        });
+        tries.into_iter().find(|found| !found.is_empty()).unwrap_or_default()
+    }
+
     #[test]
     fn workers_are_found_by_their_environment_and_waited_for() {
         let id = format!("test-{}", std::process::id());
-        let mut child = Command::new("sleep").arg("0.3").env(CONTAINER_ENV, &id).spawn().expect("sleep");
-        // The kernel shows the environment a moment after the exec.
-        let found = (0..100).map(|_| find(&id)).find(|found| !found.is_empty()).unwrap_or_default();
+        let mut child = Command::new("sleep").arg("3").env(CONTAINER_ENV, &id).spawn().expect("sleep");
+        let found = seen(&id);
         assert_eq!(found.iter().map(|w| w.process.pid).collect::<Vec<_>>(), [child.id()]);
         assert_eq!(find("another"), []);
         wait_for_end(&id, Duration::from_secs(10)).expect("it ends");
@@ -143,6 +151,7 @@ mod tests {
         let criu = dir.path().join("criu");
         symlink(sleep.expect("sleep"), &criu).expect("link");
         let mut runtime = Command::new("sleep").arg("100").env(CONTAINER_ENV, &id).spawn().expect("sleep");
+        assert_eq!(seen(&id).len(), 1);
         wait_for_end(&id, Duration::from_secs(4)).expect("the runtime was ended");
         assert!(!runtime.wait().expect("ended").success());
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use containerd_shim_protos::events::task::TaskCheckpointed;
 use cryopod_checkpoint::target::PodIdentity;
@@ -136,9 +137,9 @@ impl Container {
     }
 
     /// After containerd has read the root: its dataset gets its name back. A failure is logged and left to recovery.
-    pub(super) async fn finish_checkpoint(&self) {
+    pub(super) async fn finish_checkpoint(&self, within: Duration) {
         let Some(pending) = self.inner().pending.take() else { return };
-        let finish = move || cri::finish(pending, &Limits::within(STEP_WITHIN));
+        let finish = move || cri::finish(pending, &Limits::within(within));
         if let Err(error) = blocking(finish).await {
             tracing::error!(id = self.id, %error, "the dataset does not have its name back; recovery tries again");
         }

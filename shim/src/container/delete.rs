@@ -4,11 +4,12 @@
 //! then is lost, as with containerd's own shim.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use containerd_shim_protos::events::task::TaskDelete;
 use cryopod_command::Limits;
 
-use super::{Container, DELETE_WITHIN};
+use super::{Container, DELETE_WITHIN, REMOVE_WITHIN};
 use crate::error::{TaskError, blocking};
 use crate::events::{Event, timestamp};
 use crate::exits::Exit;
@@ -32,6 +33,9 @@ impl Container {
     /// # Errors
     /// While it runs, and when something of it cannot be removed; then Delete may be repeated.
     pub async fn delete(self: &Arc<Self>) -> Result<Deleted, TaskError> {
+        let begun = Instant::now();
+        // At least a moment for each step: Delete is called again, and must get on then.
+        let rest = || DELETE_WITHIN.saturating_sub(begun.elapsed()).max(Duration::from_secs(1));
         let _op = self.op.write().await;
         let (state, streams) = {
             let inner = self.inner();
@@ -47,10 +51,10 @@ impl Container {
             (state, streams)
         };
         let (backend, id) = (self.backend(), self.id.clone());
-        let removed = blocking(move || backend.delete(&id, &Limits::within(DELETE_WITHIN)));
+        let removed = blocking(move || backend.delete(&id, &Limits::within(REMOVE_WITHIN)));
         let drained = async {
             for io in &streams {
-                if !io.drain(DELETE_WITHIN).await {
+                if !io.drain(REMOVE_WITHIN).await {
                     tracing::warn!(id = self.id, "a stream of the container did not end; its rest is lost");
                 }
             }
@@ -60,13 +64,14 @@ impl Container {
         if state == State::Created && self.inner().init.child.is_some() {
             // The runtime killed what was created; its exit comes before the delete event.
             let mut done = self.inner().init.done();
-            drop(tokio::time::timeout(DELETE_WITHIN, done.wait_for(Option::is_some)).await);
+            drop(tokio::time::timeout(rest(), done.wait_for(Option::is_some)).await);
         }
-        self.finish_checkpoint().await;
+        self.finish_checkpoint(rest()).await;
+        let limits = Limits::within(rest());
         let this = self.clone();
         blocking(move || {
             mounts::unmount_all(&this.rootfs())?;
-            this.let_go(&Self::let_go_limits())?;
+            this.let_go(&limits)?;
             members::forget(&this.shared.home, &this.id);
             Ok::<_, TaskError>(())
         })
@@ -98,7 +103,7 @@ impl Container {
             exec.io.clone()
         };
         if let Some(io) = io {
-            io.drain(DELETE_WITHIN).await;
+            io.drain(REMOVE_WITHIN).await;
         }
         let mut inner = self.inner();
         let exec = inner.process(&self.id, exec_id)?;

@@ -77,7 +77,7 @@ impl Container {
             let mut inner = self.inner();
             inner.change(&self.id, "", Change::Resumed)
         };
-        self.finish_checkpoint().await;
+        self.finish_checkpoint(STEP_WITHIN).await;
         resumed?;
         let mut event = TaskResumed::new();
         event.container_id.clone_from(&self.id);

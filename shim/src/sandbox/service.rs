@@ -135,7 +135,8 @@ impl SandboxApi for SandboxService {
         _: &TtrpcContext,
         request: api::SandboxStatusRequest,
     ) -> ttrpc::Result<api::SandboxStatusResponse> {
-        let seen = self.found(&request.sandbox_id)?.seen();
+        let sandbox = self.found(&request.sandbox_id)?;
+        let seen = sandbox.seen();
         let mut response = api::SandboxStatusResponse::new();
         response.sandbox_id.clone_from(&request.sandbox_id);
         response.pid = seen.pid;
@@ -145,10 +146,14 @@ impl SandboxApi for SandboxService {
             response.exited_at = Some(timestamp(exit.at)).into();
         }
         if request.verbose {
+            // Under the names that the pause container's controller uses: scripts look for the PID and the network
+            // namespace of a pod in `crictl inspectp`.
             let info = serde_json::json!({
-                "runtime": crate::info::NAME,
+                "pid": seen.pid,
+                "processStatus": if seen.ready { "running" } else { "stopped" },
+                "runtimeType": crate::info::NAME,
+                "runtimeSpec": {"linux": {"namespaces": sandbox.namespaces()}},
                 "shimPid": std::process::id(),
-                "holderPid": seen.pid,
                 "containers": self.pod.all().len(),
             });
             response.info.insert("info".to_owned(), info.to_string());

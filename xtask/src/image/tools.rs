@@ -48,6 +48,7 @@ impl Tools {
         },
         Self { name: "cni", destination: "opt/cni/bin", version: None, tests: &[] },
         Self { name: "registry", destination: "usr/local/bin", version: None, tests: &[] },
+        Self { name: "checkpointctl", destination: "usr/local/bin", version: None, tests: &[] },
         Self { name: "cribench", destination: "usr/local/bin", version: None, tests: &[] },
     ];
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::Case;
 use crate::crictl::Spec;
 use crate::cryopod::{self, Checkpoint};
@@ -42,6 +44,7 @@ fn archive() -> Result<(), Failure> {
     let nested =
         entries.lines().find(|line| line.starts_with("checkpoint/") && line.matches('/').count() > 1);
     ensure(nested.is_none(), || format!("the images are not flat: {nested:?}"))?;
+    understood(&source)?;
     ticks::goes_on(&source.container, &source.before)?;
     source.pod.remove()?;
     let (pod, restored) = restore("cryopod", "restored", &checkpoint.id, &source.spec)?;
@@ -49,6 +52,15 @@ fn archive() -> Result<(), Failure> {
     pod.remove()?;
     shell::ok(&format!("rm {ARCHIVE}"))?;
     checkpoint.delete().map(drop)
+}
+
+/// checkpointctl, by which people look into such archives, finds container, engine and processes in it.
+fn understood(source: &Counting) -> Result<(), Failure> {
+    let text = exec_ok(&["checkpointctl", "inspect", "--ps-tree", "--format", "json", ARCHIVE])?;
+    let found: Value = serde_json::from_str(&text).map_err(|e| format!("checkpointctl: {e}: {text}"))?;
+    let found = &found[0];
+    ensure(found["id"].as_str() == Some(&source.container.id), || format!("checkpointctl sees {found}"))?;
+    ensure(found["process_tree"]["command"] == "sh", || format!("its processes are {found}"))
 }
 
 /// Notes the longest time between two ticks, in milliseconds, in /data/gap.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{CRUN, Case, NONE, PAUSE, RUNC, RUNTIMES};
 use crate::crictl::{Pod, Spec};
@@ -28,6 +28,18 @@ fn shims(id: &str) -> Result<usize, Failure> {
     Ok(text.lines().count())
 }
 
+/// Scripts take the PID and the network namespace of a pod from `crictl inspectp`.
+fn network_is_shown(pod: &Pod) -> Result<(), Failure> {
+    let text = shell::exec_ok(&["crictl", "inspectp", &pod.id])?;
+    let seen: Value = serde_json::from_str(&text).map_err(|e| format!("crictl inspectp: {e}"))?;
+    let info = &seen["info"];
+    ensure(info["pid"].as_u64().is_some_and(|pid| pid > 0), || format!("no pid in {info}"))?;
+    let namespaces = info["runtimeSpec"]["linux"]["namespaces"].as_array().cloned().unwrap_or_default();
+    let network = namespaces.iter().find(|namespace| namespace["type"] == "network");
+    let path = network.and_then(|namespace| namespace["path"].as_str()).unwrap_or_default().to_owned();
+    ensure(std::fs::metadata(&path).is_ok(), || format!("network namespace {path:?} in {info}"))
+}
+
 fn many(handler: &str) -> Result<(), Failure> {
     let pod = Pod::run(handler, "many")?;
     let mut containers = Vec::new();
@@ -37,6 +49,7 @@ fn many(handler: &str) -> Result<(), Failure> {
     }
     let count = shims(&pod.id)?;
     ensure(count == 1, || format!("{count} shims for one pod"))?;
+    network_is_shown(&pod)?;
     for (n, c) in containers.iter().enumerate() {
         c.stop(20)?;
         let code = c.wait_exit(LONG)?;
