@@ -218,6 +218,7 @@ pub const STEPS: &[&str] = &[
     "shim.create.placed",
     "shim.create.mounted",
     "shim.start.restored",
+    "shim.sandbox.held",
 ];
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use cryopod_checkpoint::fault;
 use cryopod_checkpoint::kind::Kind;
 use cryopod_runtime::cgroup::Cgroup;
 use tokio::sync::watch;
@@ -208,16 +209,16 @@ impl Sandbox {
         Ok(self.seen())
     }
 
-    /// Files first, then the process that the note for `delete` names. Blocks.
+    /// The note for `delete` first, then what it is to remove. Blocks.
     fn make(&self) -> Result<u32, SandboxError> {
-        self.files.make()?;
-        let pid = holder::spawn(&self.plan.holder).map_err(SandboxError::Holder)?;
-        let state = BundleState {
-            pid,
-            pid_started: exits::start_time(pid).unwrap_or(0),
-            ..BundleState::new(&self.id, &self.namespace, &self.id)
-        };
+        let state = BundleState::new(&self.id, &self.namespace, &self.id);
         state.write(&self.bundle)?;
+        self.files.make()?;
+        let held = holder::spawn(&self.plan.holder).map_err(SandboxError::Holder)?;
+        let pid = held.pid;
+        fault::step("shim.sandbox.held").map_err(|error| SandboxError::Holder(error.to_string()))?;
+        BundleState { pid, pid_started: exits::start_time(pid).unwrap_or(0), ..state }.write(&self.bundle)?;
+        held.stay().map_err(|error| SandboxError::Holder(error.to_string()))?;
         Ok(pid)
     }
 

@@ -73,6 +73,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "delete.move",
         "only with a restored pod that shares; on the in-memory pool (checkpoint/src/store tests)",
     ),
+    (
+        "shim.sandbox.held",
+        "before there is anything to capture; suite oci, a_shim_that_dies_while_it_makes_a_pod",
+    ),
     ("forget.rename", "adoption of a root of our own, the same code as adopt.rename"),
 ];
 

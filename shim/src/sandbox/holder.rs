@@ -1,12 +1,12 @@
 //! The process that holds a pod's namespaces, in place of a pause container.
 //!
 //! The same binary, called with [`ACTION`] as its only word, the plan as JSON on descriptor 3. It enters or makes the
-//! namespaces, writes `ok <pid>` (or `error <text>`) to descriptor 4 and sleeps until it is killed. In a shared PID
-//! namespace it is PID 1: it reaps what containers orphan, and its end takes them all along.
+//! namespaces, writes `ok <pid>` (or `error <text>`) to descriptor 4 and waits for a byte on descriptor 5: until then a shim
+//! that ends takes it along, since nobody knows of it. Then it sleeps until it is killed. In a shared PID namespace it is PID 1: it reaps what containers orphan, and its end takes them all along.
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -26,14 +26,33 @@ pub const ACTION: &str = "hold-namespaces";
 /// A plan is some hundred bytes; sysctls may add a few KiB.
 const MAX_PLAN_BYTES: u64 = 1024 * 1024;
 
-/// Starts a holder; its PID as the host sees it. Blocks until the namespaces are there.
+/// A holder that ends with this value unless it is told to stay.
+#[derive(Debug)]
+pub struct Held {
+    /// As the host sees it.
+    pub pid: u32,
+    stay: OwnedFd,
+}
+
+impl Held {
+    /// It stays, whatever becomes of the shim: its PID is noted.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn stay(self) -> std::io::Result<()> {
+        File::from(self.stay).write_all(b"s")
+    }
+}
+
+/// Starts a holder. Blocks until the namespaces are there.
 ///
 /// # Errors
 /// What the holder, or the kernel on the way to it, said.
-pub fn spawn(plan: &HolderPlan) -> Result<u32, String> {
+pub fn spawn(plan: &HolderPlan) -> Result<Held, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let (plan_read, plan_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| text(&e))?;
     let (answer_read, answer_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| text(&e))?;
+    let (stay_read, stay) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| text(&e))?;
     let mut command = Command::new(own_path());
     command
         .arg0("cryopod-pause")
@@ -43,10 +62,10 @@ pub fn spawn(plan: &HolderPlan) -> Result<u32, String> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let fds = [plan_read.as_fd(), answer_write.as_fd()];
+    let fds = [plan_read.as_fd(), answer_write.as_fd(), stay_read.as_fd()];
     sys::prepare_child(&mut command, &fds, sys::Session::Own);
     let mut child = command.spawn().map_err(|e| text(&e))?;
-    drop((command, plan_read, answer_write));
+    drop((command, plan_read, answer_write, stay_read));
     let json = serde_json::to_vec(plan).map_err(|e| text(&e))?;
     let sent = File::from(plan_write).write_all(&json);
     let mut answer = String::new();
@@ -56,7 +75,7 @@ pub fn spawn(plan: &HolderPlan) -> Result<u32, String> {
             // The one that forked PID 1 has ended.
             child.wait().map_err(|e| text(&e))?;
         }
-        return Ok(pid);
+        return Ok(Held { pid, stay });
     }
     child.kill().and_then(|()| child.wait()).map_err(|e| text(&e))?;
     sent.map_err(|e| text(&e))?;
@@ -66,7 +85,8 @@ pub fn spawn(plan: &HolderPlan) -> Result<u32, String> {
 
 /// The holder itself; returns only when it cannot hold.
 pub fn main() -> ExitCode {
-    let (Ok(plan), Ok(answer)) = (sys::inherited_fd(3), sys::inherited_fd(4)) else {
+    let fds = (sys::inherited_fd(3), sys::inherited_fd(4), sys::inherited_fd(5));
+    let (Ok(plan), Ok(answer), Ok(stay)) = fds else {
         return ExitCode::FAILURE;
     };
     let mut answer = File::from(answer);
@@ -82,6 +102,9 @@ pub fn main() -> ExitCode {
         Ok(Role::Holder(pid)) => {
             writeln!(answer, "ok {pid}").ok();
             drop(answer);
+            if File::from(stay).read_exact(&mut [0]).is_err() {
+                return ExitCode::FAILURE;
+            }
             reap()
         }
         Ok(Role::Parent) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ use crate::crictl::{Pod, Spec};
 use crate::ctr::{Task, restart_containerd};
 use crate::shell::{self, eventually};
 use crate::suite::{Failure, ensure};
+use crate::suites::faults::Armed;
 
 pub const CASES: &[Case] = &[
     (
@@ -15,6 +16,7 @@ pub const CASES: &[Case] = &[
         RUNC,
         killed_shim,
     ),
+    ("a_shim_that_dies_while_it_makes_a_pod_leaves_nothing", CRUN, NONE, killed_half_way),
     ("a_task_whose_shim_was_killed_is_stopped_and_can_be_removed", NONE, CRUN, killed_task_shim),
     ("what_ended_with_containerd_away_is_cleaned_at_its_start", CRUN, NONE, stale_bundles),
     ("a_shim_that_was_killed_with_containerd_away_leaves_no_process", NONE, CRUN, killed_while_away),
@@ -56,6 +58,25 @@ fn killed_shim(handler: &str) -> Result<(), Failure> {
     })
     .map_err(|e| format!("{e}: {pods}"))?;
     pod.remove()
+}
+
+/// The namespaces are there, and nobody has noted yet who holds them.
+fn killed_half_way(handler: &str) -> Result<(), Failure> {
+    for what in ["kill", "error"] {
+        let armed = Armed::with("shim.sandbox.held", what)?;
+        let run = Pod::run(handler, "half");
+        armed.disarm()?;
+        ensure(run.is_err(), || format!("the pod was made in spite of the {what}"))?;
+        eventually("the process that held its namespaces ends", LONG, || {
+            Ok((shell::sh("pgrep -f '[c]ryopod-pause'")?.code != 0).then_some(()))
+        })?;
+    }
+    // containerd removes what it has of such pods, kubelet has never heard of them.
+    let pods = shell::exec_ok(&["crictl", "pods", "-q"])?;
+    ensure(pods.is_empty(), || format!("pods are left: {pods}"))?;
+    // The same name is free, also after a restart.
+    restart_containerd(|| Ok(()))?;
+    Pod::run(handler, "half")?.remove()
 }
 
 fn killed_task_shim(handler: &str) -> Result<(), Failure> {
