@@ -115,10 +115,26 @@ impl Files {
                 .map_err(|errno| failed(&shm)(errno.into()))?;
         }
         for link in &self.links {
-            link.parent().map_or(Ok(()), |parent| directory(parent, 0o711))?;
+            if let Some(parent) = link.parent() {
+                directory(parent, 0o711)?;
+                self.sweep(parent);
+            }
             symlink(&self.own, link).map_err(failed(link))?;
         }
         Ok(())
+    }
+
+    /// Removes the links of pods that ended with the node: /run is empty after a boot, and no shim comes back for them.
+    /// A living pod's link leads somewhere from before it is made until after it is removed.
+    fn sweep(&self, directory: &Path) {
+        let Some(base) = self.own.ancestors().nth(2) else { return };
+        for link in fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if fs::read_link(&link).is_ok_and(|target| target.starts_with(base) && !target.exists())
+                && let Err(error) = fs::remove_file(&link)
+            {
+                tracing::warn!(path = %link.display(), %error, "the link of a pod before the boot stays");
+            }
+        }
     }
 
     /// Takes them away. Idempotent; what cannot be removed is logged: the pod's end does not wait for it.
@@ -165,7 +181,13 @@ mod tests {
         let work = dir.path().join("lib/io.containerd.sandbox.controller.v1.shim/k8s.io/id");
         symlink(&work, bundle.join("work")).unwrap();
         let files = Files::under(&base, "id", &bundle, &names).unwrap();
+        let cri = dir.path().join("lib/io.containerd.grpc.v1.cri/sandboxes");
+        fs::create_dir_all(&cri).unwrap();
+        symlink(base.join("k8s.io/before-the-boot"), cri.join("before-the-boot")).unwrap();
+        symlink("/nowhere", cri.join("of-another")).unwrap();
         files.make().unwrap();
+        assert!(!cri.join("before-the-boot").is_symlink());
+        assert!(cri.join("of-another").is_symlink());
         for root in ["lib", "run"] {
             let seen = dir.path().join(root).join("io.containerd.grpc.v1.cri/sandboxes/id");
             assert!(seen.is_symlink(), "containerd deletes directories when it starts");

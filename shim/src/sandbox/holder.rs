@@ -2,7 +2,8 @@
 //!
 //! The same binary, called with [`ACTION`] as its only word, the plan as JSON on descriptor 3. It enters or makes the
 //! namespaces, writes `ok <pid>` (or `error <text>`) to descriptor 4 and waits for a byte on descriptor 5: until then a shim
-//! that ends takes it along, since nobody knows of it. Then it sleeps until it is killed. In a shared PID namespace it is PID 1: it reaps what containers orphan, and its end takes them all along.
+//! that ends takes it along, since nobody knows of it. Then it sleeps until it is killed. In a shared PID namespace it
+//! is PID 1: it reaps what containers orphan, and its end takes them all along.
 
 use std::fs::File;
 use std::io::{Read, Write};
