@@ -112,7 +112,7 @@ fn run(node: &Node, argv: &[&str], wish: &Wish<'_>, until: Instant) -> Outcome {
     let seconds = until.saturating_duration_since(Instant::now()).as_secs().max(1).to_string();
     let mut line = vec!["timeout", "--kill-after=15", &seconds];
     line.extend(argv);
-    line.extend((wish.full && argv.first() == Some(&suites::E2E)).then_some("--full"));
+    line.extend(wish.full.then_some("--full"));
     line.extend(wish.filter);
     let mut reader = Reader::default();
     let end = stream::stream(node.command(line), until + SLACK, |line| {

@@ -15,7 +15,7 @@ pub(super) enum Place {
     Cargo,
     /// The documentation's checks, on this host.
     Docs,
-    /// Programs inside the node; `--full` is added to the arguments of `cryopod-e2e` when it is asked for.
+    /// Programs inside the node; `--full` is added to their arguments when it is asked for.
     Node(&'static [&'static [&'static str]]),
 }
 
@@ -49,9 +49,10 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "zfs",
-        about: "the conformance cases on a real pool, through the zfs command and through libzfs_core",
+        about: "the conformance cases on a real pool: the zfs command, with JSON and with tables, and libzfs_core",
         place: Place::Node(&[
             &["zfs-conformance", "cli", "tank/conformance"],
+            &["zfs-conformance", "tables", "tank/conformance"],
             &["zfs-conformance", "lzc", "tank/conformance"],
         ]),
         budget: minutes(15),
