@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Figure, Sizes};
+use super::{Figure, Sizes, median};
 use crate::crictl::{Container, Pod, Spec};
 use crate::shell::{eventually, exec_ok, ok};
 use crate::suite::Failure;
@@ -65,6 +65,7 @@ pub fn figures(sizes: &Sizes) -> Result<Vec<Figure>, Failure> {
         ours: of(&large, get),
         stock: of(&stock, get),
         target: Some(target),
+        middle: median,
     };
     let mib = sizes.large_mib;
     Ok(vec![
@@ -104,6 +105,7 @@ pub fn figures(sizes: &Sizes) -> Result<Vec<Figure>, Failure> {
             ours: of(&large, |s| s.freeze),
             stock: of(&small, |s| s.freeze),
             target: Some(1.3),
+            middle: median,
         },
     ])
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Figure, Sizes};
+use super::{Figure, Sizes, mean};
 use crate::crictl::{Pod, Spec};
 use crate::suite::Failure;
 
@@ -21,6 +21,7 @@ pub fn figures(_: &Sizes) -> Result<Vec<Figure>, Failure> {
         ours,
         stock,
         target: Some(0.2),
+        middle: mean,
     }])
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Figure, Sizes};
+use super::{Figure, Sizes, median};
 use crate::shell::exec_ok;
 use crate::suite::Failure;
 
@@ -10,7 +10,7 @@ use crate::suite::Failure;
 pub fn figures(sizes: &Sizes) -> Result<Vec<Figure>, Failure> {
     let of = |handler, key, what: &str, stock, op, target| -> Result<Figure, Failure> {
         let (ours, stock) = pair(handler, stock, op, sizes.runs)?;
-        Ok(Figure { key, what: what.into(), unit: "ms", ours, stock, target })
+        Ok(Figure { key, what: what.into(), unit: "ms", ours, stock, target, middle: median })
     };
     let compare = |key, what, stock, op, target| of("cryopod", key, what, stock, op, target);
     Ok(vec![

@@ -7,6 +7,7 @@ mod bad_input;
 mod cri;
 mod ctr;
 mod deletion;
+mod demo;
 mod lives;
 mod pods;
 mod refusals;
@@ -23,7 +24,7 @@ type Case = (&'static str, bool, fn() -> Result<(), Failure>);
 
 /// The tests.
 pub fn suite(full: bool) -> Suite {
-    let rooms: [&[Case]; 11] = [
+    let rooms: [&[Case]; 12] = [
         pods::CASES,
         lives::CASES,
         volumes::CASES,
@@ -35,6 +36,7 @@ pub fn suite(full: bool) -> Suite {
         systemd::CASES,
         stores::CASES,
         bad_input::CASES,
+        demo::CASES,
     ];
     let mut suite = Suite { tests: Vec::new(), left_out: Vec::new() };
     for (name, always, body) in rooms.into_iter().flatten().copied() {

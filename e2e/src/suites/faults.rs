@@ -2,19 +2,21 @@
 //! I6 of docs/architecture.md hold. The steps are those of docs/reference/faults.md.
 //!
 //! The subject is a container that counts, on a ZFS clone; the operation runs in the command, so that killing it must
-//! not hurt the container. The last cases do the same to a pod, whose shim may die with it, but with nothing else.
+//! not hurt the container. Other cases do the same to a pod, whose shim may die with it, but with nothing else; kill
+//! the processes that take part; fill the pool and destroy the store under our feet; and give up in the middle.
 
 mod injection;
 mod operations;
 mod pods;
+mod pool;
 mod subject;
 
 pub use injection::Armed;
 use injection::{Action, Victim};
-use operations::Operation;
+use operations::{Moment, Operation};
 use pods::PodOperation;
 
-use crate::suite::{Suite, test};
+use crate::suite::{Failure, Suite, test};
 
 /// Steps of a capture in the command.
 const CAPTURE: &[&str] = &[
@@ -95,20 +97,32 @@ const REPRESENTATIVE: &[(&str, Action)] = &[
 
 /// The same for pods.
 const REPRESENTATIVE_PODS: &[(&str, Action)] = &[
+    ("capture.dumped", Action::Kill),
     ("place.cloned", Action::Kill),
     ("shim.start.restored", Action::Error),
     ("shim.cri.swapped", Action::Kill),
     ("adopt.replace", Action::Kill),
 ];
 
-/// Another process dies while the operation goes on: where the operation waits, and who is killed then.
-const KILLINGS: &[(&str, Victim)] = &[
-    ("runtime.hook", Victim::Criu),
-    ("runtime.hook", Victim::Runtime),
-    ("runtime.hook", Victim::Hook),
-    ("capture.snapshot", Victim::Zfs),
-    ("settle.send", Victim::Zfs),
-    ("capture.dump", Victim::Criu),
+/// Another process dies while the operation goes on: where, who, and whether every run has it. From the hook on until
+/// the dump is done, CRIU, the runtime and the hook wait for each other; snapshots are taken by libzfs_core and have no
+/// process of their own.
+const KILLINGS: &[(Operation, &str, Moment, Victim, bool)] = &[
+    (Operation::Checkpoint, "capture.dump", Moment::After, Victim::Criu, false),
+    (Operation::Checkpoint, "capture.dump", Moment::After, Victim::Runtime, false),
+    (Operation::Checkpoint, "runtime.hook", Moment::At, Victim::Criu, true),
+    (Operation::Checkpoint, "runtime.hook", Moment::At, Victim::Runtime, true),
+    (Operation::Checkpoint, "runtime.hook", Moment::At, Victim::Hook, true),
+    (Operation::Checkpoint, "capture.snapshot", Moment::At, Victim::Criu, false),
+    (Operation::Checkpoint, "capture.snapshot", Moment::At, Victim::Runtime, false),
+    (Operation::Checkpoint, "capture.snapshot", Moment::At, Victim::Hook, false),
+    (Operation::Checkpoint, "capture.snapshotted", Moment::At, Victim::Criu, false),
+    (Operation::Checkpoint, "capture.snapshotted", Moment::At, Victim::Runtime, false),
+    (Operation::Checkpoint, "capture.snapshotted", Moment::At, Victim::Hook, false),
+    (Operation::Settle, "settle.send", Moment::After, Victim::Zfs, true),
+    (Operation::Import, "import.section", Moment::After, Victim::Zfs, false),
+    (Operation::Restore, "runtime.restore", Moment::After, Victim::Criu, true),
+    (Operation::Restore, "runtime.restore", Moment::After, Victim::Runtime, false),
 ];
 
 const COMMAND: [(Operation, &[&str]); 5] = [
@@ -118,10 +132,20 @@ const COMMAND: [(Operation, &[&str]); 5] = [
     (Operation::Delete, DELETE),
     (Operation::Import, IMPORT),
 ];
-const PODS: [(PodOperation, &[&str]); 3] = [
+const PODS: [(PodOperation, &[&str]); 4] = [
+    (PodOperation::Checkpoint, CAPTURE),
     (PodOperation::Restore, POD_RESTORE),
     (PodOperation::CriCheckpoint, CRI_CHECKPOINT),
     (PodOperation::Delete, POD_DELETE),
+];
+
+/// A case that is no named step: its name, whether every run has it, what it does.
+type Case = (&'static str, bool, fn() -> Result<(), Failure>);
+
+/// The caller gives up in the middle of the freeze. Exit codes: docs/reference/exit-codes.md.
+const GIVEN_UP: &[Case] = &[
+    ("checkpoint::interrupted_while_frozen", true, || operations::given_up(None, 130)),
+    ("checkpoint::deadline_while_frozen", true, || operations::given_up(Some("8"), 8)),
 ];
 
 /// The tests, and how many cases a full sweep has.
@@ -157,10 +181,20 @@ pub fn suite(full: bool) -> Suite {
             }
         }
     }
-    for (n, &(step, victim)) in KILLINGS.iter().enumerate() {
+    for &(operation, step, moment, victim, always) in KILLINGS {
         cases += 1;
-        if full || n < 4 {
-            tests.push(test(format!("{step}::kill_{victim}"), move || operations::kill_other(step, victim)));
+        if full || always {
+            tests.push(test(format!("{operation}::{step}::kill_{victim}"), move || {
+                operations::kill_other(operation, step, moment, victim)
+            }));
+        } else {
+            left_out += 1;
+        }
+    }
+    for (name, always, body) in pool::CASES.iter().chain(GIVEN_UP).copied() {
+        cases += 1;
+        if full || always {
+            tests.push(test(name, body));
         } else {
             left_out += 1;
         }

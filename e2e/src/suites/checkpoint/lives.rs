@@ -11,12 +11,16 @@ use crate::cryopod::Checkpoint;
 use crate::shell::{self, eventually, exec_ok};
 use crate::story::{counting, restored_pod};
 use crate::suite::{Failure, ensure};
-use crate::ticks;
+use crate::{ticks, workloads};
+
+/// PID of the client that is left connected.
+const CLIENT: &str = "/run/cryopod-e2e-client";
 
 pub const CASES: &[Case] = &[
     ("a_restart_after_a_restore_is_a_fresh_start", true, restart_is_fresh),
     ("with_policy_always_a_restart_is_restored_again", false, restart_is_restored),
     ("the_restored_pod_has_the_address_hosts_and_mounts_of_the_new_one", true, new_surroundings),
+    ("a_client_outside_is_cut_off_and_the_server_serves_at_its_new_address", true, outside),
     ("a_restarted_containerd_finds_its_pods_again", true, containerd_restart),
 ];
 
@@ -100,6 +104,37 @@ fn new_surroundings() -> Result<(), Failure> {
     pod.remove()?;
     source.remove()?;
     shell::ok("rm -rf /var/lib/kubelet/pods/old-* /var/lib/kubelet/pods/new-*")?;
+    checkpoint.delete().map(drop)
+}
+
+/// The pod's old address is not the new one's, so "keep", which is the default, can keep nothing; the rest goes on.
+fn outside() -> Result<(), Failure> {
+    let server = workloads::ALL.iter().find(|workload| workload.name == "nginx").ok_or("no such workload")?;
+    let source = Pod::run("cryopod", "old")?;
+    let container = source.start(&(server.spec)())?;
+    let before = ticks::beyond(&container, 3)?;
+    let served = (server.probe)(&source, &container, None)?;
+    let address = source.address()?.to_owned();
+    shell::ok(&format!("(sleep 300 | nc {address} 80) >/dev/null 2>&1 & echo $! > {CLIENT}"))?;
+    let established = |container: &Container| {
+        let pid = container.pid()?;
+        shell::ok(&format!("nsenter -n -t {pid} ss -Htn state established sport = :80"))
+    };
+    eventually("the client is connected", Duration::from_secs(30), || {
+        Ok((!established(&container)?.is_empty()).then_some(()))
+    })?;
+    let checkpoint = Checkpoint::with(&source.id, &["--mode", "full"])?;
+    ensure(!established(&container)?.is_empty(), || "the capture cut the client off".into())?;
+    ticks::goes_on(&container, &before)?;
+    let pod = restored_pod("cryopod", "new", &checkpoint.id, &[])?;
+    let restored = pod.start(&(server.spec)())?;
+    ticks::goes_on(&restored, &before)?;
+    let connections = established(&restored)?;
+    ensure(connections.is_empty(), || format!("connections of another address go on: {connections}"))?;
+    (server.probe)(&pod, &restored, Some(served))?;
+    shell::ok(&format!("pkill -P $(cat {CLIENT}); rm {CLIENT}"))?;
+    pod.remove()?;
+    source.remove()?;
     checkpoint.delete().map(drop)
 }
 

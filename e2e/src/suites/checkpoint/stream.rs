@@ -44,6 +44,10 @@ fn through_file(checkpoint: Checkpoint) -> Result<(), Failure> {
     cryopod::refused(&["checkpoints", "import", FILE], 4)?;
     checkpoint.verify()?;
     checkpoint.delete()?;
+    // As on a node that has never seen the image: no base to start from.
+    shell::ok(
+        "for d in $(zfs list -H -o name -d 1 tank/cryopod/bases | tail -n +2); do zfs destroy -r $d; done",
+    )?;
     cryopod::ok(&["checkpoints", "import", FILE])?;
     shell::ok(&format!("rm {FILE}")).map(drop)
 }

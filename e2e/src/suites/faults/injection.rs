@@ -37,7 +37,7 @@ pub enum Victim {
     Runtime,
     /// The hook that CRIU runs.
     Hook,
-    /// The first `zfs` that appears.
+    /// The first `zfs` that sends or receives.
     Zfs,
 }
 
@@ -46,10 +46,10 @@ impl Victim {
     fn pattern(self) -> &'static str {
         match self {
             Victim::Criu => "^(/usr/sbin/)?criu[: ]",
-            Victim::Runtime => "^(/usr/bin/)?crun .*checkpoint",
+            Victim::Runtime => "^(/usr/bin/)?crun .*(checkpoint|restore)",
             // Anchored, or the shell that runs pkill would be a match.
             Victim::Hook => "^/run/cryopod/criu/.*/cryopod-hook",
-            Victim::Zfs => "^(/usr/sbin/|/sbin/)?zfs (snapshot|send)",
+            Victim::Zfs => "^(/usr/sbin/|/sbin/)?zfs (send|recv|receive)",
         }
     }
 

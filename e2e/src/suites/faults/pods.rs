@@ -1,5 +1,5 @@
-//! The same for what the shim of a pod does: restoring, containerd's own checkpoint, deleting a pod whose checkpoint is
-//! not settled yet.
+//! The same for what the shim of a pod does: a capture through it, restoring, containerd's own checkpoint, deleting a
+//! pod whose checkpoint is not settled yet.
 //!
 //! A shim that is killed takes its pod with it; then nothing of the pod may be left, and its checkpoints are committed
 //! or gone. A step that fails must leave the pod as it was.
@@ -22,6 +22,8 @@ const REMOVED: Duration = Duration::from_secs(60);
 /// What is interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PodOperation {
+    /// `cryopod checkpoint` of a pod: its shim captures.
+    Checkpoint,
     /// A pod with the annotation `cryopod.dev/restore-from`.
     Restore,
     /// `crictl checkpoint`.
@@ -33,6 +35,7 @@ pub enum PodOperation {
 impl fmt::Display for PodOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            PodOperation::Checkpoint => "pod-checkpoint",
             PodOperation::Restore => "pod-restore",
             PodOperation::CriCheckpoint => "cri-checkpoint",
             PodOperation::Delete => "pod-delete",
@@ -43,10 +46,31 @@ impl fmt::Display for PodOperation {
 /// Runs the operation with one step armed, recovers, checks the invariants.
 pub fn inject(operation: PodOperation, step: &'static str, action: Action) -> Result<(), Failure> {
     leaks::checked(|| match operation {
+        PodOperation::Checkpoint => broken_capture(step, action),
         PodOperation::Restore => broken_restore(step, action),
         PodOperation::CriCheckpoint => broken_checkpoint(step, action),
         PodOperation::Delete => broken_delete(step, action),
     })
+}
+
+fn broken_capture(step: &str, action: Action) -> Result<(), Failure> {
+    let source = counting("cryopod")?;
+    let capture = || cryopod::run(&["checkpoint", "--mode", "full", &source.pod.id]);
+    let armed = Armed::with(step, &action.to_string())?;
+    let done = capture()?;
+    armed.disarm()?;
+    ensure(done.code != 0, || format!("the capture was not disturbed by {action} at {step}"))?;
+    if action == Action::Error {
+        named(step, &done.stderr)?;
+        ticks::goes_on(&source.container, &source.before).map_err(|e| format!("I1: {e}"))?;
+        cryopod::ok(&["recover"])?;
+        let again = capture()?;
+        ensure(again.code == 0, || format!("the next capture fails: {}", again.stderr.trim()))?;
+        ticks::goes_on(&source.container, &source.before).map_err(|e| format!("I1: {e}"))?;
+    }
+    source.pod.remove_in_the_end(REMOVED)?;
+    cryopod::ok(&["recover"])?;
+    survivors(&source.spec, &source.before)
 }
 
 fn broken_restore(step: &str, action: Action) -> Result<(), Failure> {
@@ -91,11 +115,16 @@ fn broken_checkpoint(step: &str, action: Action) -> Result<(), Failure> {
     source.pod.remove_in_the_end(REMOVED)?;
     cryopod::ok(&["recover"])?;
     sh(&format!("rm -f {ARCHIVE}"))?;
+    survivors(&source.spec, &source.before)
+}
+
+/// What was committed is whole and comes back; then it is deleted.
+fn survivors(spec: &Spec, before: &Ticks) -> Result<(), Failure> {
     for id in checkpoints()? {
         let checkpoint = Checkpoint::named(&id);
         checkpoint.settle()?;
         checkpoint.verify().map_err(|e| format!("I2: {id} is listed but damaged: {e}"))?;
-        goes_on(&checkpoint, &source.spec, &source.before)?;
+        goes_on(&checkpoint, spec, before)?;
         checkpoint.delete()?;
     }
     Ok(())
