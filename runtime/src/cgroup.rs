@@ -57,6 +57,20 @@ pub enum CgroupError {
         /// Process id.
         pid: u32,
     },
+    /// It is no container's: what is done to it would be done to others.
+    #[error(
+        "cgroup {} {what}: it is not {action}; let the runtime give each container a cgroup of its own \
+         (extra_args must not disable its cgroup manager)",
+        path.display()
+    )]
+    NotAContainers {
+        /// The directory.
+        path: PathBuf,
+        /// `is the root of all`, `holds this very process`.
+        what: &'static str,
+        /// `frozen`, `signalled`, `killed`.
+        action: &'static str,
+    },
     /// The kernel did not reach the state in time.
     #[error("cgroup {} did not become {state}: {}", path.display(), why(*stop))]
     NotReached {
@@ -76,6 +90,7 @@ impl CgroupError {
             Self::Gone { .. } | Self::NoProcess { .. } => Kind::NotFound,
             Self::File { source, .. } => of_io(source),
             Self::NotUnified { .. } => Kind::Unimplemented,
+            Self::NotAContainers { .. } => Kind::FailedPrecondition,
             Self::NotReached { stop, .. } => of_stop(*stop),
         }
     }
@@ -167,8 +182,27 @@ impl Cgroup {
         Ok(self.read("cgroup.freeze")?.trim() == "1")
     }
 
+    /// Whether any process is in it or below it.
+    pub fn is_populated(&self) -> Result<bool, CgroupError> {
+        Ok(flag(&self.read("cgroup.events")?, "populated") == Some(true))
+    }
+
+    /// Refuses what takes more than one container along: the root, and every cgroup that this process is in itself. A
+    /// runtime without a cgroup manager leaves containers in those.
+    fn must_be_a_containers(&self, action: &'static str) -> Result<(), CgroupError> {
+        let refused = |what| Err(CgroupError::NotAContainers { path: self.0.clone(), what, action });
+        if Path::new(ROOT).starts_with(&self.0) {
+            return refused("is the root of all");
+        }
+        match Self::of_process(std::process::id()) {
+            Ok(own) if own.0.starts_with(&self.0) => refused("holds this very process"),
+            _ => Ok(()),
+        }
+    }
+
     /// Tells the kernel to stop all tasks; [`Self::wait_frozen`] says when they have.
     pub fn begin_freeze(&self) -> Result<(), CgroupError> {
+        self.must_be_a_containers("frozen")?;
         self.write("cgroup.freeze", "1")
     }
 
@@ -239,13 +273,15 @@ impl Cgroup {
     /// All processes in it and below it.
     pub fn processes(&self) -> Result<Vec<u32>, CgroupError> {
         let mut pids = Vec::new();
-        for cgroup in self.tree()? {
+        for (depth, cgroup) in self.tree()?.into_iter().enumerate() {
             match cgroup.read("cgroup.procs") {
                 // A pid of another pid namespace shows as 0.
                 Ok(text) => {
                     pids.extend(text.lines().filter_map(|l| l.parse::<u32>().ok()).filter(|pid| *pid != 0));
                 }
                 Err(CgroupError::Gone { .. }) => {}
+                // A threaded one, which the container has made: its processes are listed in the domain above it.
+                Err(error) if depth > 0 && is_threaded(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -274,6 +310,7 @@ impl Cgroup {
 
     /// Sends a raw signal to every process in it; false when there was none.
     pub fn signal(&self, signal: i32) -> Result<bool, CgroupError> {
+        self.must_be_a_containers("signalled")?;
         let mut any = false;
         for pid in self.processes()? {
             let path = || PathBuf::from(format!("/proc/{pid}"));
@@ -287,6 +324,7 @@ impl Cgroup {
 
     /// Kills every task at once, frozen ones too; a cgroup that has gone is success.
     pub fn kill(&self) -> Result<(), CgroupError> {
+        self.must_be_a_containers("killed")?;
         match self.write("cgroup.kill", "1") {
             Ok(()) | Err(CgroupError::Gone { .. }) => Ok(()),
             // Kernels before 5.14 have no cgroup.kill.
@@ -321,6 +359,12 @@ impl Cgroup {
 /// The `0::/path` line; `None` without a v2 hierarchy.
 fn parse_proc_cgroup(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| path.starts_with('/'))
+}
+
+/// EOPNOTSUPP is what `cgroup.procs` of a threaded cgroup answers.
+fn is_threaded(error: &CgroupError) -> bool {
+    let CgroupError::File { source, .. } = error else { return false };
+    source.raw_os_error() == Some(nix::libc::EOPNOTSUPP)
 }
 
 fn flag(events: &str, key: &str) -> Option<bool> {
@@ -386,6 +430,34 @@ mod tests {
         cgroup.thaw(&Limits::none()).expect("nothing to thaw");
         cgroup.kill().expect("nothing to kill");
         cgroup.destroy(&Limits::none()).expect("nothing to remove");
+    }
+
+    #[test]
+    fn neither_the_root_nor_a_cgroup_of_our_own_is_frozen_or_killed() {
+        for cgroup in [Cgroup::at(ROOT), Cgroup::below_root("/"), Cgroup::at("/")] {
+            for result in [cgroup.begin_freeze(), cgroup.kill(), cgroup.signal(0).map(|_| ())] {
+                let error = result.expect_err("refused");
+                assert!(matches!(error, CgroupError::NotAContainers { .. }), "{error}");
+            }
+        }
+        // Where this runs in a cgroup namespace of its own, that is the root again.
+        let own = Cgroup::of_process(std::process::id()).expect("own cgroup");
+        let error = own.kill().expect_err("refused");
+        assert!(matches!(error, CgroupError::NotAContainers { .. }), "{error}");
+        if let Some(above) = own.parent() {
+            assert_eq!(above.kill().expect_err("refused").kind(), Kind::FailedPrecondition);
+        }
+    }
+
+    #[test]
+    fn threaded_cgroups_are_told_from_those_that_cannot_be_read() {
+        let error = |number| CgroupError::File {
+            action: "read",
+            path: "/x/cgroup.procs".into(),
+            source: io::Error::from_raw_os_error(number),
+        };
+        assert!(is_threaded(&error(nix::libc::EOPNOTSUPP)));
+        assert!(!is_threaded(&error(nix::libc::EACCES)));
     }
 
     #[test]

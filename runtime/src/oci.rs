@@ -19,7 +19,7 @@ use cryopod_command::{Command, Limits, Output, Stdin};
 use serde_json::Value;
 
 use crate::backend::{Backend, Capabilities, CreateRequest, ExecRequest, RestoreRequest};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, CgroupError};
 use crate::config::Config;
 use crate::criu::{operation, orphans, version};
 use crate::error::Error;
@@ -168,11 +168,16 @@ impl OciBackend {
                 }
             }
         }
-        self.known.remove(id);
         // Cgroups that the container made inside its own are not the runtime's to know.
-        if let Some(known) = known {
-            known.cgroup.destroy(limits)?;
+        match known.map(|known| known.cgroup.destroy(limits)) {
+            Some(Err(error @ CgroupError::NotAContainers { .. })) => {
+                tracing::warn!(id, %error, "the container had no cgroup of its own");
+            }
+            Some(result) => result?,
+            None => {}
         }
+        // Last, since the runtime has forgotten it: a Delete that is repeated finds the cgroup here alone.
+        self.known.remove(id);
         // A criu that hangs holds dead tasks by ptrace; without a directory of its own there is none.
         if !operation::directories(&self.options.criu_base, id).is_empty() {
             orphans::end_all(id);
@@ -254,11 +259,12 @@ impl Backend for OciBackend {
         if !all {
             return self.signal_one(id, pid, signal);
         }
-        let cgroup = Cgroup::at(self.cgroup(id, pid)?);
+        // Never one that is only found by the process: were it misplaced, others would be hit.
+        let cgroup = self.find(id)?.cgroup;
         let any = if signal == nix::libc::SIGKILL {
-            let any = !cgroup.processes()?.is_empty();
+            let populated = cgroup.is_populated();
             cgroup.kill()?;
-            any
+            populated?
         } else {
             cgroup.signal(signal)?
         };

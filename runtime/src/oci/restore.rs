@@ -14,9 +14,11 @@ use std::path::{Path, PathBuf};
 use cryopod_checkpoint::fault;
 use cryopod_checkpoint::target::TcpPolicy;
 use cryopod_command::Limits;
+use nix::libc::SIGKILL;
 use nix::mount::{MntFlags, umount2};
 
 use super::argv::RestorePaths;
+use super::known::Known;
 use super::launch::{Scratch, Streams};
 use super::{CLEANUP, OciBackend, said};
 use crate::backend::{CreateRequest, RestoreRequest};
@@ -27,6 +29,7 @@ use crate::criu::settings::Settings;
 use crate::criu::{CriuError, images, netlock, orphans};
 use crate::error::Error;
 use crate::namespace::{self, UtsNames};
+use crate::process::Process;
 use crate::spec::Spec;
 
 impl OciBackend {
@@ -119,7 +122,10 @@ impl OciBackend {
     /// The restored init, if it is where it belongs.
     fn verified(&self, id: &str, spec: &Spec, cgroup: &Cgroup, scratch: &Scratch) -> Result<u32, Error> {
         let pid = scratch.read_pid().ok_or_else(|| self.no_pid("restore", id, scratch))?;
-        self.remember("restore", id, pid, scratch)?;
+        let init = Process::now(pid).ok().flatten().ok_or_else(|| self.no_pid("restore", id, scratch))?;
+        // The cgroup that was asked for: should init be in another one, that may be a live container's, and what is
+        // remembered here is what the failed restore kills and removes.
+        self.known.insert(id, Known { init, cgroup: cgroup.clone() });
         let misplaced = |what, found: String, expected: String| CriuError::Misplaced {
             container: id.to_owned(),
             pid,
@@ -127,8 +133,8 @@ impl OciBackend {
             found,
             expected,
         };
-        let found = Cgroup::of_process(pid)?.of_container();
-        if found != *cgroup {
+        let found = Cgroup::of_process(pid)?;
+        if found.clone().of_container() != *cgroup {
             return Err(misplaced("cgroup", found.relative(), cgroup.relative()).into());
         }
         if let Some(expected) = spec.namespace_path("network") {
@@ -146,6 +152,7 @@ impl OciBackend {
                 }
             }
         }
+        self.known.insert(id, Known { init, cgroup: found });
         Ok(pid)
     }
 
@@ -159,6 +166,11 @@ impl OciBackend {
         // What hangs is ended with the container.
         report("criu", orphans::wait_for_end(id, orphans::PATIENCE).map_err(Error::from));
         let limits = Limits::within(CLEANUP);
+        if let Ok(known) = self.find(id) {
+            // It may be in a cgroup that is not destroyed here.
+            let path = PathBuf::from(format!("/proc/{}", known.init.pid));
+            report("init", known.init.signal(SIGKILL).map(drop).map_err(Error::file("signal", &path)));
+        }
         report("container", self.do_delete(id, &limits));
         report("cgroup", cgroup.destroy(&limits).map_err(Error::from));
         for root in [bundle.join("criu-root"), self.state_dir(id).join("criu-root")] {

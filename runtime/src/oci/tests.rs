@@ -149,6 +149,57 @@ fn delete_that_the_runtime_calls_absent_is_success_and_any_other_failure_is_not(
 }
 
 #[test]
+fn a_delete_that_is_repeated_still_knows_the_cgroup() {
+    let node = node("exit 0");
+    let dir = node.dir.path().join("cgroup");
+    std::fs::create_dir(&dir).expect("cgroup");
+    for (name, text) in [("cgroup.procs", ""), ("cgroup.kill", ""), ("cgroup.events", "populated 1\n")] {
+        std::fs::write(dir.join(name), text).expect("file");
+    }
+    let init = Process::now(std::process::id()).expect("proc").expect("alive");
+    node.backend.known.insert("c1", Known { init, cgroup: Cgroup::at(&dir) });
+    let delete = || node.backend.delete("c1", &Limits::within(Duration::from_millis(20)));
+    assert_eq!(delete().expect_err("a task does not end").kind(), Kind::DeadlineExceeded);
+    assert_eq!(delete().expect_err("it is still there").kind(), Kind::DeadlineExceeded);
+    std::fs::remove_dir_all(&dir).expect("gone");
+    delete().expect("nothing is left");
+    assert!(node.backend.find("c1").is_err(), "forgotten at last");
+}
+
+#[test]
+fn a_restore_into_a_wrong_cgroup_ends_what_it_made_and_leaves_that_cgroup_alone() {
+    let node =
+        node("[ $VERB = restore ] && cp $DIR/init $(arg --pid-file \"$@\") && mkdir -p $DIR/root/c1; exit 0");
+    // In the cgroup of this test, which the spec does not name.
+    let mut init = std::process::Command::new("sleep").arg("100").spawn().expect("sleep");
+    std::fs::write(node.dir.path().join("init"), init.id().to_string()).expect("pid");
+    let (bundle, work) = (node.dir.path().join("bundle"), node.dir.path().join("work"));
+    let request = CreateRequest { id: "c1", bundle: &bundle, stdio: nothing() };
+    let restore = RestoreRequest {
+        images: &work,
+        work: &work,
+        tcp: cryopod_checkpoint::target::TcpPolicy::Close,
+        frozen: false,
+    };
+    let error = node.backend.restore(request, &restore, &Limits::none()).expect_err("misplaced");
+    assert!(matches!(&error, Error::Criu(crate::criu::CriuError::Misplaced { .. })), "{error}");
+    let status = init.wait().expect("ended");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+    assert!(node.backend.known.find("c1", Path::new("/nonexistent")).is_err(), "nothing of it is remembered");
+}
+
+#[test]
+fn a_signal_to_all_never_goes_to_a_cgroup_that_is_only_guessed() {
+    let node = node("exit 0");
+    let mut child = std::process::Command::new("sleep").arg("100").spawn().expect("sleep");
+    let error = node.backend.kill("c1", child.id(), 15, true, &Limits::none()).expect_err("unknown");
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(child.try_wait().expect("child"), None);
+    child.kill().expect("alive");
+    child.wait().expect("reaped");
+}
+
+#[test]
 fn ids_that_lead_elsewhere_are_refused() {
     let node = node("touch $DIR/ran");
     for id in ["", ".", "..", "../x", "a/b", "-x", "a b", &"x".repeat(201)] {
