@@ -141,6 +141,16 @@ pub fn descriptors(pid: u32) -> Vec<PathBuf> {
     entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect()
 }
 
+/// Whether it is in another PID namespace than this process: proc(5) then lists a number for each of them.
+pub fn is_in_inner_namespace(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| has_inner_number(&status))
+}
+
+fn has_inner_number(status: &str) -> bool {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_ascii_whitespace().count() > 1)
+}
+
 /// Resident memory in bytes (`VmRSS`); 0 when it has ended or has none.
 pub fn resident(pid: u32) -> u64 {
     let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return 0 };
@@ -189,6 +199,13 @@ mod tests {
         assert!(!process.signal(9).expect("signal"));
         child.wait().expect("reap");
         assert_eq!(Process::now(child.id()).expect("proc"), None);
+    }
+
+    #[test]
+    fn a_process_of_a_container_has_a_number_in_an_inner_namespace() {
+        assert!(has_inner_number("Name:\tcriu\nNSpid:\t812\t1\nVmRSS:\t8 kB\n"));
+        assert!(!has_inner_number("Name:\tcriu\nNSpid:\t812\n"));
+        assert!(!is_in_inner_namespace(std::process::id()));
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //! subreaper the shim is its parent, so it stays a zombie, and its PID taken, until it is reaped here. Commands that
 //! the shim runs (crun, criu, zfs) are reaped by whoever started them and are never touched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use cryopod_runtime::process::is_in_inner_namespace;
 use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -109,7 +110,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Known {
-    watched: BTreeSet<u32>,
+    // How many watch it: a number can have been given to a new process before the old one's watcher has gone.
+    watched: BTreeMap<u32, usize>,
     /// Calls of a runtime that may report a PID which nobody watches yet.
     expected: usize,
 }
@@ -132,12 +134,12 @@ impl Registry {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // A set and a number, each changed in one step.
+        // A map and a number, each changed in one step.
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watch(&self, pid: u32) -> Watched {
-        self.known().watched.insert(pid);
+        *self.known().watched.entry(pid).or_default() += 1;
         Watched { pid, registry: self.clone() }
     }
 
@@ -149,7 +151,7 @@ impl Registry {
             return;
         }
         for pid in zombie_children() {
-            if !known.watched.contains(&pid) && is_in_inner_namespace(pid) {
+            if !known.watched.contains_key(&pid) && is_in_inner_namespace(pid) {
                 reap(pid);
             }
         }
@@ -157,18 +159,24 @@ impl Registry {
 
     #[cfg(test)]
     fn knows(&self, pid: u32) -> bool {
-        self.known().watched.contains(&pid)
+        self.known().watched.contains_key(&pid)
     }
 
     fn strangers(&self) -> BTreeSet<u32> {
         let known = self.known();
-        zombie_children().into_iter().filter(|pid| !known.watched.contains(pid)).collect()
+        zombie_children().into_iter().filter(|pid| !known.watched.contains_key(pid)).collect()
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.registry.known().watched.remove(&self.pid);
+        let mut known = self.registry.known();
+        let left = known.watched.get(&self.pid).map_or(0, |count| count.saturating_sub(1));
+        if left == 0 {
+            known.watched.remove(&self.pid);
+        } else {
+            known.watched.insert(self.pid, left);
+        }
     }
 }
 
@@ -221,13 +229,6 @@ fn reap(pid: u32) {
     if let Ok(Some(_)) = sys::wait_pid(pid) {
         tracing::debug!(pid, "reaped a process that nobody waited for");
     }
-}
-
-/// Whether it is in another PID namespace than this process: proc(5) then lists a number for each of them.
-fn is_in_inner_namespace(pid: u32) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    numbers.is_some_and(|numbers| numbers.split_ascii_whitespace().count() > 1)
 }
 
 /// Children of this process that are dead and not reaped.
@@ -307,6 +308,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_number_that_was_given_again_stays_watched_when_the_old_watcher_goes() {
+        let registry = Registry::default();
+        let (old, new) = (registry.watch(7), registry.watch(7));
+        drop(old);
+        assert!(registry.knows(7), "or the sweeper would take the exit code of the new process");
+        drop(new);
+        assert!(!registry.knows(7));
+    }
+
+    #[tokio::test]
     async fn no_zombie_is_reaped_while_a_runtime_may_still_report_its_pid() {
         let registry = Registry::default();
         let expecting = (registry.expect(), registry.expect());
@@ -315,11 +326,6 @@ mod tests {
         drop(expecting.1);
         assert_eq!(registry.known().expected, 0);
         tokio::time::timeout(Duration::from_secs(5), registry.0.settled.notified()).await.unwrap();
-    }
-
-    #[test]
-    fn this_process_is_in_no_inner_namespace() {
-        assert!(!is_in_inner_namespace(std::process::id()));
     }
 
     #[test]

@@ -3,8 +3,13 @@
 //! A runtime and the hook are known by [`CONTAINER_ENV`] in their environment, criu by its working directory; so they are
 //! found by another process too, after the one that started them has died. Ended runtimes leave criu to the nearest
 //! subreaper; where that is this process, the dead criu is reaped here, by its number alone.
+//!
+//! Name, environment and working directory are what any process gives itself, so a container could pose as criu: what
+//! is in a PID namespace of a container counts only where it works in the very directory of this node, as tasks do
+//! that criu has only half restored.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cryopod_command::Limits;
@@ -38,11 +43,14 @@ pub fn find(container: &str) -> Vec<Worker> {
         .filter_map(|pid| {
             let stat = process::stat(pid).ok()??;
             let is_criu = is_criu(&stat.comm);
+            let inner = process::is_in_inner_namespace(pid);
             // A restored process has the environment that it was captured with, never this variable. criu writes its
             // title over its own, but works in the operation's directory.
-            let ours = process::environment(pid, CONTAINER_ENV).as_deref() == Some(container)
+            let ours = (!inner && process::environment(pid, CONTAINER_ENV).as_deref() == Some(container))
                 || (is_criu
-                    && working_directory(pid).is_some_and(|dir| operation::is_directory_of(&dir, container)));
+                    && working_directory(pid).is_some_and(|dir| {
+                        operation::is_directory_of(&dir, container) && (!inner || works_in(pid, &dir))
+                    }));
             ours.then_some(Worker { process: Process { pid, start_time: stat.start_time }, is_criu })
         })
         .collect()
@@ -97,6 +105,8 @@ fn reap_criu() {
         if stat.ppid == me
             && stat.is_dead()
             && is_criu(&stat.comm)
+            // The init of a container may have any name, and its exit status belongs to the shim.
+            && !process::is_in_inner_namespace(pid)
             && let Ok(pid) = i32::try_from(pid)
         {
             waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)).ok();
@@ -111,6 +121,13 @@ fn working_directory(pid: u32) -> Option<PathBuf> {
         Some(path) => Some(path.into()),
         None => Some(link),
     }
+}
+
+/// Whether its working directory is what the path leads to here, and not one of that name in a root of its own.
+fn works_in(pid: u32, dir: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let own = identity(Path::new(&format!("/proc/{pid}/cwd")));
+    own.is_some() && own == identity(dir)
 }
 
 fn is_criu(comm: &str) -> bool {
@@ -143,11 +160,23 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_of_the_same_name_elsewhere_is_not_taken_for_ours() {
+        let (dir, other) = (tempfile::tempdir().expect("directory"), tempfile::tempdir().expect("directory"));
+        let mut child = Command::new("sleep").arg("100").current_dir(dir.path()).spawn().expect("sleep");
+        assert!(works_in(child.id(), dir.path()));
+        assert!(!works_in(child.id(), other.path()));
+        assert!(!works_in(child.id(), Path::new("/nonexistent")));
+        child.kill().expect("alive");
+        child.wait().expect("reaped");
+        assert!(!works_in(child.id(), dir.path()));
+    }
+
+    #[test]
     fn a_runtime_that_hangs_is_ended_and_a_criu_is_not() {
         use std::os::unix::fs::symlink;
         let id = format!("hang-{}", std::process::id());
         let dir = tempfile::tempdir().expect("temporary directory");
-        let sleep = ["/usr/bin/sleep", "/bin/sleep"].iter().find(|p| std::path::Path::new(p).exists());
+        let sleep = ["/usr/bin/sleep", "/bin/sleep"].iter().find(|p| Path::new(p).exists());
         let criu = dir.path().join("criu");
         symlink(sleep.expect("sleep"), &criu).expect("link");
         let mut runtime = Command::new("sleep").arg("100").env(CONTAINER_ENV, &id).spawn().expect("sleep");
