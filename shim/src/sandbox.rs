@@ -16,6 +16,8 @@ use std::time::{Duration, SystemTime};
 use cryopod_checkpoint::fault;
 use cryopod_checkpoint::kind::Kind;
 use cryopod_runtime::cgroup::Cgroup;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::sync::watch;
 
 use crate::bundle::{BundleError, State as BundleState};
@@ -184,9 +186,16 @@ impl Sandbox {
         let this = self.clone();
         let _expecting = registry.expect();
         let held = blocking(move || Ok::<_, TaskError>(this.make())).await;
-        let child = match held.map_err(SandboxError::from).and_then(|made| made).and_then(|pid| {
-            Child::open(pid, registry).map_err(|error| SandboxError::Holder(error.to_string()))
-        }) {
+        self.begun(held.map_err(SandboxError::from).and_then(|made| made), registry).await
+    }
+
+    /// Takes over the holder, unless Stop came while it was made: then it goes again, since nobody else knows of it.
+    async fn begun(
+        self: &Arc<Self>,
+        made: Result<u32, SandboxError>,
+        registry: &Registry,
+    ) -> Result<Seen, SandboxError> {
+        let child = match made.and_then(|pid| watch_holder(pid, registry)) {
             Ok(child) => Arc::new(child),
             Err(error) => {
                 self.files.remove();
@@ -194,11 +203,24 @@ impl Sandbox {
                 return Err(error);
             }
         };
-        {
+        let wanted = {
             let mut inner = self.inner();
-            inner.phase = Phase::Ready;
-            inner.child = Some(child.clone());
-            inner.created_at = SystemTime::now();
+            let wanted = inner.phase == Phase::Starting;
+            if wanted {
+                inner.phase = Phase::Ready;
+                inner.child = Some(child.clone());
+                inner.created_at = SystemTime::now();
+            }
+            wanted
+        };
+        if !wanted {
+            child.signal(libc::SIGKILL).ok();
+            if tokio::time::timeout(HOLDER_ENDS_WITHIN, child.ended()).await.is_err() {
+                tracing::error!(pid = child.pid(), "the namespace holder does not end");
+            }
+            // Again: they may have been made after Stop removed them.
+            self.files.remove();
+            return Err(SandboxError::State { id: self.id.clone(), state: "stopped" });
         }
         let this = self.clone();
         tokio::spawn(async move {
@@ -218,6 +240,10 @@ impl Sandbox {
         let pid = held.pid;
         fault::step("shim.sandbox.held").map_err(|error| SandboxError::Holder(error.to_string()))?;
         BundleState { pid, pid_started: exits::start_time(pid).unwrap_or(0), ..state }.write(&self.bundle)?;
+        if self.inner().phase != Phase::Starting {
+            // Stopped meanwhile: a holder that is not told to stay ends with `held`.
+            return Err(SandboxError::State { id: self.id.clone(), state: "stopped" });
+        }
         held.stay().map_err(|error| SandboxError::Holder(error.to_string()))?;
         Ok(pid)
     }
@@ -255,5 +281,55 @@ impl Sandbox {
             }
         }
         self.files.remove();
+    }
+}
+
+/// Watches a holder that stays; one that cannot be watched would stay for ever, so it is killed.
+fn watch_holder(pid: u32, registry: &Registry) -> Result<Child, SandboxError> {
+    Child::open(pid, registry).map_err(|error| {
+        if let Ok(raw) = i32::try_from(pid) {
+            // Its number is its own: it is our child, and nobody has reaped it.
+            kill(Pid::from_raw(raw), Signal::SIGKILL).ok();
+        }
+        SandboxError::Holder(format!("watch process {pid}: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sandbox() -> Arc<Sandbox> {
+        Sandbox::new("s", "ns", PathBuf::new(), Plan::default(), Files::none())
+    }
+
+    /// A child that stands for the holder and that std does not reap.
+    fn holder() -> u32 {
+        let child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = child.id();
+        std::mem::forget(child);
+        pid
+    }
+
+    #[tokio::test]
+    async fn a_sandbox_that_is_stopped_while_it_starts_leaves_no_holder() {
+        let (sandbox, pid) = (sandbox(), holder());
+        sandbox.inner().phase = Phase::Starting;
+        sandbox.stop().await;
+        let error = sandbox.begun(Ok(pid), &Registry::default()).await.unwrap_err();
+        assert!(matches!(error, SandboxError::State { state: "stopped", .. }), "{error}");
+        assert!(!sandbox.is_active() && !sandbox.seen().ready);
+        assert!(exits::start_time(pid).is_none(), "ended and reaped");
+    }
+
+    #[tokio::test]
+    async fn a_sandbox_that_nobody_stops_has_its_holder_until_it_is_stopped() {
+        let (sandbox, pid) = (sandbox(), holder());
+        sandbox.inner().phase = Phase::Starting;
+        let seen = sandbox.begun(Ok(pid), &Registry::default()).await.unwrap();
+        assert!(seen.ready && seen.pid == pid);
+        sandbox.stop().await;
+        assert!(!sandbox.is_active());
+        assert_eq!(sandbox.seen().exit.map(|exit| exit.status), Some(137));
     }
 }
