@@ -80,6 +80,8 @@ pub struct Report {
     pub unsettled: Vec<CheckpointId>,
     /// Pieces of deleted checkpoints and left-over mounts that were freed.
     pub reaped: u64,
+    /// Datasets or directories in places of the store that do not say they are ours: left alone.
+    pub strangers: Vec<String>,
     /// What did not work; it stays journalled.
     pub failures: Vec<Failure>,
 }
@@ -123,6 +125,7 @@ pub fn recover(
         note(settle::reap_adopted(zfs, limits).map(|()| 0));
     }
     note(store.reap(limits));
+    report.strangers = store.strangers(limits)?;
     let list = store.list(limits)?;
     report.unsettled.extend(list.into_iter().filter(|info| !info.settled).map(|info| info.id));
     Ok(report)

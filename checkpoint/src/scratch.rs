@@ -16,6 +16,8 @@ use crate::lock::Lock;
 use crate::store::{KIND, StoreError, ZfsStore};
 
 const PREFIX: &str = "scratch.";
+/// What a clone for this is marked as.
+const SCRATCH: &str = "scratch";
 /// Unmounting and destroying a clone: a few transactions of the pool.
 const CLEANUP: Duration = Duration::from_secs(30);
 
@@ -37,7 +39,7 @@ impl<'a> Scratch<'a> {
         let mut scratch = Self::reserve(store)?;
         let name = store.root().child(&format!("containers/{}", leaf(&scratch.path)))?;
         scratch.clone = Some(name.clone());
-        let properties = Properties::new().with(KIND, "scratch").with("mountpoint", "legacy");
+        let properties = Properties::new().with(KIND, SCRATCH).with("mountpoint", "legacy");
         store.zfs.clone_snapshot(snapshot, &name, &properties, limits)?;
         let options = MountOptions { read_only: true, nosuid: true, nodev: true, noexec: true };
         store.zfs.mount_at(&name, &scratch.path, options, limits)?;
@@ -123,9 +125,10 @@ pub(crate) fn reap(store: &ZfsStore, limits: &Limits) -> Result<u64, StoreError>
             reaped += 1;
         }
     }
-    for dataset in store.children(&store.root().child("containers")?, Wanted::TypedOnly, limits)? {
+    let wanted = Wanted::Named(vec![KIND.to_owned()]);
+    for dataset in store.children(&store.root().child("containers")?, wanted, limits)? {
         let name = dataset.name.leaf();
-        if !name.starts_with(PREFIX) {
+        if !name.starts_with(PREFIX) || dataset.properties.own(KIND) != Some(SCRATCH) {
             continue;
         }
         let Some(_lock) = store.locks.try_lock(name)? else { continue };

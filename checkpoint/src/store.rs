@@ -13,8 +13,9 @@
 //! content directory: manifest.json · images/<member>/<round>/… · disks/<member>-<disk>/…
 //! ```
 //!
-//! A checkpoint is visible once its marker says `committed` (user property `cryopod:state`, or the marker file);
-//! everything else is a draft and garbage unless a live journal entry owns it.
+//! A checkpoint is visible once its marker says `committed` (user property `cryopod:state`, or the marker file). A draft
+//! says that it is one (state `capturing`, or the file `cryopod`) and is garbage unless a live journal entry owns it.
+//! What says nothing is somebody else's and stays.
 
 mod choose;
 mod config;
@@ -268,7 +269,8 @@ impl Store {
         }
     }
 
-    /// Removes a draft with its snapshots on foreign datasets. Idempotent; never removes what is committed.
+    /// Removes a draft with its snapshots on foreign datasets. Idempotent; never removes what is committed, or what does
+    /// not say that it is a draft.
     pub(crate) fn abort(
         &self,
         id: &CheckpointId,
@@ -282,13 +284,21 @@ impl Store {
             Self::Zfs(store) => {
                 let sources: Result<Vec<_>, _> =
                     planned.iter().map(|plan| plan.dataset.snapshot(&plan.snapshot)).collect();
-                store.remove(id, &sources?, limits).map(drop)
+                store.abort(id, &sources?, limits)
             }
-            Self::Dir(store) => store.remove(id).map(drop),
+            Self::Dir(store) => store.abort(id),
         }
     }
 
-    /// Ids that exist and are not committed.
+    /// What is in places of the store and does not say that it is ours; nothing touches it.
+    pub(crate) fn strangers(&self, limits: &Limits) -> Result<Vec<String>, StoreError> {
+        match self {
+            Self::Zfs(store) => store.strangers(limits),
+            Self::Dir(store) => store.strangers(),
+        }
+    }
+
+    /// Ids of the drafts.
     pub(crate) fn drafts(&self, limits: &Limits) -> Result<Vec<CheckpointId>, StoreError> {
         match self {
             Self::Zfs(store) => store.drafts(limits),

@@ -1,6 +1,8 @@
 //! The directory store: for nodes without ZFS. Disks are copied (by shared blocks where the file system can), so a
 //! checkpoint is independent of its source as soon as it is committed, and nothing ever shares with it.
 
+mod claim;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ use crate::fault;
 use crate::id::CheckpointId;
 use crate::info::{CheckpointInfo, Summary};
 use crate::lock::Locks;
+
+pub(super) use claim::try_claim;
 
 /// Longest marker: the summary names up to 256 members.
 const MAX_MARKER: u64 = 1 << 20;
@@ -39,7 +43,8 @@ struct Marker {
 
 impl DirStore {
     pub(super) fn open(dir: PathBuf, locks: Locks) -> Result<Self, StoreError> {
-        for name in ["checkpoints", "containers", "trash"] {
+        claim::claim(&dir)?;
+        for name in claim::PARTS {
             let path = dir.join(name);
             durable::private_dir(&path).map_err(StoreError::io("create", &path))?;
         }
@@ -77,6 +82,7 @@ impl DirStore {
             }
             return Err(StoreError::io("create", &path)(error));
         }
+        claim::mark(&path)?;
         durable::sync_parent(&path).map_err(StoreError::io("sync", &path))?;
         let content = self.content(id);
         durable::private_dir(content.dir()).map_err(StoreError::io("create", content.dir()))?;
@@ -140,15 +146,42 @@ impl DirStore {
     pub(super) fn drafts(&self) -> Result<Vec<CheckpointId>, StoreError> {
         let mut drafts = Vec::new();
         for id in self.ids()? {
-            if matches!(self.marker(&id), Ok(None)) && !self.is_mounted(&id) {
+            if matches!(self.marker(&id), Ok(None)) && claim::is_draft(&self.checkpoint(&id))? {
                 drafts.push(id);
             }
         }
         Ok(drafts)
     }
 
-    /// Whether a ZFS store of the same directory has its memory dataset mounted there: it has no marker file, and is
-    /// no draft of ours.
+    /// What is below `checkpoints` and `trash` and does not say that it is ours.
+    pub(super) fn strangers(&self) -> Result<Vec<String>, StoreError> {
+        let mut strangers = Vec::new();
+        for (part, ours) in [("checkpoints", claim::is_known as claim::Proof), ("trash", claim::is_trash)] {
+            let part = self.dir.join(part);
+            for path in claim::entries(&part)? {
+                let id = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+                if !ours(&path)? && !id.is_some_and(|id| self.is_mounted(&id)) {
+                    strangers.push(path.display().to_string());
+                }
+            }
+        }
+        strangers.sort();
+        Ok(strangers)
+    }
+
+    /// Removes a draft; what has the name of one and does not say so stays.
+    pub(super) fn abort(&self, id: &CheckpointId) -> Result<(), StoreError> {
+        let path = self.checkpoint(id);
+        if claim::is_draft(&path)? {
+            return self.remove(id).map(drop);
+        }
+        if path.exists() {
+            tracing::warn!(path = %path.display(), "it has no mark of cryopod and is left alone");
+        }
+        Ok(())
+    }
+
+    /// Whether a ZFS store of the same directory has its memory dataset mounted there: it is marked in ZFS.
     fn is_mounted(&self, id: &CheckpointId) -> bool {
         use std::os::unix::fs::MetadataExt;
         let device = |path: &Path| fs::symlink_metadata(path).map(|meta| meta.dev()).ok();
@@ -205,22 +238,19 @@ impl DirStore {
         }
         durable::sync_parent(&path).map_err(StoreError::io("sync", &path))?;
         fault::step("delete.destroy")?;
-        fs::remove_dir_all(&trash).map_err(StoreError::io("remove", &trash))?;
+        claim::remove(&trash)?;
         Ok(Deleted::Gone)
     }
 
     /// Finishes interrupted removals.
     pub(super) fn reap(&self, limits: &Limits) -> Result<u64, StoreError> {
-        let trash = self.dir.join("trash");
         let mut reaped = 0;
-        for item in fs::read_dir(&trash).map_err(StoreError::io("list", &trash))? {
+        for path in claim::entries(&self.dir.join("trash"))? {
             limits.check().map_err(StoreError::Stopped)?;
-            let path = item.map_err(StoreError::io("list", &trash))?.path();
-            match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => other.map_err(StoreError::io("remove", &path))?,
+            if claim::is_trash(&path)? {
+                claim::remove(&path)?;
+                reaped += 1;
             }
-            reaped += 1;
         }
         Ok(reaped)
     }

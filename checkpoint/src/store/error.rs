@@ -41,6 +41,14 @@ pub enum StoreError {
         /// Why not.
         why: String,
     },
+    /// What is there was not made by us, as far as anybody can see.
+    #[error("{place} is not a store of cryopod: there is something in it, and no mark of ours; {advice}")]
+    NotOurs {
+        /// Dataset or directory.
+        place: String,
+        /// What to do.
+        advice: String,
+    },
     /// The stored data is not what the manifest says.
     #[error("checkpoint {id} is damaged: {damage}")]
     Damaged {
@@ -127,7 +135,7 @@ impl StoreError {
         match self {
             Self::NotFound { .. } => Kind::NotFound,
             Self::Exists { .. } => Kind::AlreadyExists,
-            Self::NoPool { .. } => Kind::FailedPrecondition,
+            Self::NoPool { .. } | Self::NotOurs { .. } => Kind::FailedPrecondition,
             Self::Damaged { .. } => Kind::DataLoss,
             Self::Manifest { source, .. } => source.kind(),
             Self::Zfs(error) => zfs_kind(error),

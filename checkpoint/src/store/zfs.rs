@@ -4,19 +4,19 @@
 //! Disks of a committed checkpoint may still be snapshots on datasets of containerd ("unsettled"); they are found by
 //! name and guid there, or below `adopted` when their owner has deleted them meanwhile.
 
+mod claim;
 mod find;
 mod list;
 mod planned;
 mod remove;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cryopod_command::Limits;
 use cryopod_zfs::{
-    CreateRequest, Dataset, DatasetName, Entry, Filter, Guid, HoldTag, MountOptions, Name, Properties,
-    Wanted, Zfs,
+    CreateRequest, Dataset, DatasetName, Entry, Error as ZfsError, Filter, Guid, HoldTag, MountOptions, Name,
+    Properties, Wanted, Zfs,
 };
 
 pub(crate) use find::Found;
@@ -70,7 +70,7 @@ enum State {
 }
 
 impl ZfsStore {
-    /// Uses `root`, creating it and what belongs below it.
+    /// Uses `root`, creating it and what belongs below it; refused when it is somebody else's.
     pub(super) fn open(
         zfs: Arc<dyn Zfs>,
         root: DatasetName,
@@ -79,31 +79,8 @@ impl ZfsStore {
         limits: &Limits,
     ) -> Result<Self, StoreError> {
         let store = Self { zfs, root, dir, locks };
-        let there: BTreeSet<DatasetName> = match store.children(&store.root, Wanted::TypedOnly, limits) {
-            Ok(found) => found.into_iter().map(|found| found.name).collect(),
-            Err(StoreError::Zfs(error)) if error.is_not_found() => {
-                // Attributes and ACLs as Linux containers use them; nothing here is mounted by itself.
-                let properties = Properties::new()
-                    .with(KIND, "root")
-                    .with("mountpoint", "none")
-                    .with("canmount", "off")
-                    .with("atime", "off")
-                    .with("xattr", "sa")
-                    .with("acltype", "posixacl");
-                let request = CreateRequest::filesystem(&store.root, properties).with_parents();
-                store.zfs.create(&request, limits)?;
-                BTreeSet::new()
-            }
-            Err(error) => return Err(error),
-        };
-        for name in ["bases", "checkpoints", "containers", "adopted", "trash"] {
-            let name = store.root.child(name)?;
-            if !there.contains(&name) {
-                let properties = Properties::new().with(KIND, "root").with("canmount", "off");
-                store.zfs.create(&CreateRequest::filesystem(&name, properties).with_parents(), limits)?;
-            }
-        }
-        durable::private_dir(&store.dir).map_err(StoreError::io("create", &store.dir))?;
+        store.claim(limits)?;
+        super::dir::try_claim(&store.dir)?;
         Ok(store)
     }
 
@@ -168,23 +145,27 @@ impl ZfsStore {
         planned: &[PlannedSnapshot],
         limits: &Limits,
     ) -> Result<Content, StoreError> {
-        // One call makes both: the checkpoint's dataset has no mark before its commit, and that means draft.
-        let mut properties =
-            Properties::new().with(ID, id.as_str()).with(KIND, "memory").with("mountpoint", "legacy");
-        planned::note(planned, &mut properties);
-        let request = CreateRequest::filesystem(&self.memory(id)?, properties).with_parents();
-        self.zfs.create(&request, limits)?;
-        let content = self.content(id);
         let exists = || StoreError::Exists { id: id.clone(), store: self.root.to_string() };
+        let content = self.content(id);
         if content.is_there() {
             return Err(exists());
         }
+        // Marked from the first: recovery removes nothing that does not say what it is.
+        let mark = Properties::new()
+            .with(ID, id.as_str())
+            .with(KIND, "checkpoint")
+            .with(STATE, "capturing")
+            .with("canmount", "off");
+        match self.zfs.create(&CreateRequest::filesystem(&self.checkpoint(id)?, mark), limits) {
+            Err(ZfsError::Exists { .. }) => return Err(exists()),
+            other => other?,
+        }
+        let mut properties =
+            Properties::new().with(ID, id.as_str()).with(KIND, "memory").with("mountpoint", "legacy");
+        planned::note(planned, &mut properties);
+        self.zfs.create(&CreateRequest::filesystem(&self.memory(id)?, properties), limits)?;
         self.mount(id, limits)?;
-        // What was there before (it is no error for the call above) has its directories already.
-        content.prepare().map_err(|error| match error {
-            StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => exists(),
-            other => other,
-        })?;
+        content.prepare()?;
         Ok(content)
     }
 

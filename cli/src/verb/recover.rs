@@ -48,6 +48,7 @@ fn view(report: &Report, shims: &[String]) -> Value {
         "removed": report.removed,
         "settling": report.unsettled,
         "reaped": report.reaped,
+        "strangers": report.strangers,
         "dead_shims": shims,
         "damaged": damaged,
         "in_progress": report.alive,
@@ -72,6 +73,7 @@ fn render(report: &Report, shims: &[String], palette: Palette) -> String {
         report.damaged.iter().map(|d| d.path.display().to_string()).collect(),
     );
     line("in progress, left alone", report.alive.clone());
+    line("in the store without a mark of cryopod, left alone", report.strangers.clone());
     if report.reaped > 0 {
         line("leftover pieces freed", vec![report.reaped.to_string()]);
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use cryopod_command::Limits;
 use cryopod_zfs::{Dataset, DatasetName, Entry, Filter, Kinds, Snapshot, Wanted};
 
+use super::claim::{is_draft, marks};
 use super::{HELD, ID, SETTLED, STATE, SUMMARY, State, ZfsStore};
 use crate::id::CheckpointId;
 use crate::info::{CheckpointInfo, Summary};
@@ -61,13 +62,33 @@ impl ZfsStore {
         Ok(list)
     }
 
-    /// Ids of datasets below `checkpoints` that are not committed.
+    /// Ids of the drafts below `checkpoints`.
     pub(in crate::store) fn drafts(&self, limits: &Limits) -> Result<Vec<CheckpointId>, StoreError> {
+        let mut uncommitted = self.uncommitted(limits)?;
+        uncommitted.retain(|(dataset, children)| is_draft(dataset, children));
+        Ok(uncommitted.iter().filter_map(|(dataset, _)| dataset.name.leaf().parse().ok()).collect())
+    }
+
+    /// Datasets below `checkpoints` that are not committed, whosever they are, each with what is directly below it.
+    pub(super) fn uncommitted(&self, limits: &Limits) -> Result<Vec<(Dataset, Vec<Dataset>)>, StoreError> {
         let root = self.root.child("checkpoints")?;
-        let wanted = Wanted::Named([ID, STATE].map(str::to_owned).to_vec());
-        let children = self.children(&root, wanted, limits)?;
-        let drafts = children.iter().filter(|dataset| state(dataset) != Some(State::Committed));
-        Ok(drafts.filter_map(|dataset| dataset.name.leaf().parse().ok()).collect())
+        let filter = Filter { depth: Some(2), ..Filter::below(&root, Kinds::DATASETS) };
+        let entries = self.zfs.list(&filter.wanting(marks()), limits)?;
+        let mut below: BTreeMap<DatasetName, Vec<Dataset>> = BTreeMap::new();
+        for dataset in entries.into_iter().filter_map(Entry::into_dataset) {
+            if let Some(parent) = dataset.name.parent() {
+                below.entry(parent).or_default().push(dataset);
+            }
+        }
+        let mut found = below.remove(&root).unwrap_or_default();
+        found.retain(|dataset| state(dataset) != Some(State::Committed));
+        Ok(found
+            .into_iter()
+            .map(|dataset| {
+                let children = below.remove(&dataset.name).unwrap_or_default();
+                (dataset, children)
+            })
+            .collect())
     }
 }
 

@@ -3,9 +3,10 @@
 
 use cryopod_command::Limits;
 use cryopod_zfs::{
-    DatasetName, Entry, Error as ZfsError, Filter, Kinds, Properties, Rename, SnapshotName, Wanted,
+    Dataset, DatasetName, Entry, Error as ZfsError, Filter, Kinds, Properties, Rename, SnapshotName, Wanted,
 };
 
+use super::claim::{is_base, is_trash, marks};
 use super::list::{clones_outside, state};
 use super::planned::planned;
 use super::{SNAPSHOT_PREFIX, STATE, State, ZfsStore, hold_tag};
@@ -61,7 +62,7 @@ impl ZfsStore {
         }
     }
 
-    fn drop_sources(&self, names: &[SnapshotName], limits: &Limits) -> Result<(), StoreError> {
+    pub(super) fn drop_sources(&self, names: &[SnapshotName], limits: &Limits) -> Result<(), StoreError> {
         names.iter().try_for_each(|name| self.drop_source(name, limits))
     }
 
@@ -139,14 +140,18 @@ impl ZfsStore {
         Ok(snapshots.flat_map(|found| clones_outside(&found, root)).collect())
     }
 
-    /// Frees what was deleted earlier and is no longer shared, and bases without checkpoints. Returns how many
-    /// datasets went.
+    /// Frees what was deleted earlier and is no longer shared, and bases without checkpoints; what has no mark stays.
+    /// Returns how many datasets went.
     pub(in crate::store) fn reap(&self, limits: &Limits) -> Result<u64, StoreError> {
         let mut reaped = 0;
-        for trash in self.children(&self.root.child("trash")?, Wanted::TypedOnly, limits)? {
+        let marked = |part: &str, ours: fn(&Dataset) -> bool| -> Result<Vec<Dataset>, StoreError> {
+            let found = self.children(&self.root.child(part)?, marks(), limits)?;
+            Ok(found.into_iter().filter(ours).collect())
+        };
+        for trash in marked("trash", is_trash)? {
             reaped += u64::from(self.reap_one(&trash.name, limits)? == Deleted::Gone);
         }
-        for base in self.children(&self.root.child("bases")?, Wanted::TypedOnly, limits)? {
+        for base in marked("bases", is_base)? {
             // Whoever settles on this base holds its lock until its disk is a clone of it.
             let Some(_lock) = self.locks.try_lock(&format!("base-{}", base.name.leaf()))? else { continue };
             if !self.users_of(&base.name, limits)?.is_empty() {

@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     ("bad_bundles_are_refused_and_leave_nothing", true, bundles),
     ("a_spec_with_unknown_fields_runs", true, unknown_fields),
     ("bad_configurations_are_refused_with_their_place", true, configurations),
+    ("a_store_that_is_somebody_s_is_refused_and_left_as_it_is", true, somebodys),
     ("names_that_are_paths_are_refused", true, names),
     ("streams_that_are_no_export_are_refused", true, streams),
     ("without_rights_the_error_says_so", true, rights),
@@ -96,6 +97,30 @@ fn configurations() -> Result<(), Failure> {
     with("[store.zfs]\nroot = \"tank/../rpool\"\n", &[5], &["tank/../rpool"])?;
     refused("--config /nonexistent.toml checkpoints list", &[3, 5], &["/nonexistent.toml"])?;
     shell::ok(&format!("rm -r {WORK}")).map(drop)
+}
+
+/// A root in which somebody keeps checkpoints of another kind: `recover` at boot would take them for drafts.
+fn somebodys() -> Result<(), Failure> {
+    let made = "mkdir -p $W/ml/checkpoints/llama-7b; echo weights > $W/ml/checkpoints/llama-7b/model; \
+                zfs create -p tank/e2e-ml/checkpoints/llama-7b; \
+                printf '[store]\\nkind = \"zfs\"\\n[store.zfs]\\nroot = \"tank/e2e-ml\"\\n' > $W/zfs.toml; \
+                printf '[store]\\nkind = \"dir\"\\n[store.dir]\\npath = \"%s/ml\"\\n' $W > $W/dir.toml";
+    shell::ok(&format!("W={WORK}; rm -rf $W; mkdir -p $W; {made}"))?;
+    for verb in ["recover", "checkpoints list"] {
+        refused(&format!("--config $W/zfs.toml {verb}"), &[6], &["tank/e2e-ml", "cryopod:kind=root"])?;
+        refused(&format!("--config $W/dir.toml {verb}"), &[6], &["/ml", "touch"])?;
+    }
+    let left = shell::ok("zfs list -H -o name -r tank/e2e-ml | wc -l")?;
+    ensure(left == "3", || format!("there are {left} datasets"))?;
+    shell::ok(&format!("W={WORK}; test -s $W/ml/checkpoints/llama-7b/model; ls -A $W/ml | wc -l"))
+        .and_then(|entries| ensure(entries == "1", || format!("there are {entries} entries")))?;
+    // An empty one that a person has made is taken.
+    shell::ok("zfs destroy -r tank/e2e-ml && zfs create tank/e2e-ml")?;
+    let listed = cryopod("--config $W/zfs.toml checkpoints list")?;
+    ensure(listed.code == 0, || listed.stderr.clone())?;
+    let mark = shell::ok("zfs get -H -o value cryopod:kind tank/e2e-ml")?;
+    ensure(mark == "root", || format!("its mark is {mark}"))?;
+    shell::ok(&format!("zfs destroy -r tank/e2e-ml; rm -r {WORK}")).map(drop)
 }
 
 fn names() -> Result<(), Failure> {
