@@ -99,6 +99,8 @@ pub struct Scan {
     pub alive: Vec<Entry>,
     /// Files that were moved aside.
     pub damaged: Vec<Damaged>,
+    /// Entries that could not be looked at; the others are not kept waiting for them.
+    pub unreadable: Vec<JournalError>,
 }
 
 impl Journal {
@@ -151,19 +153,28 @@ impl Journal {
     pub fn scan(&self) -> Result<Scan, JournalError> {
         let mut scan = Scan::default();
         for path in self.files()? {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if let Some(op) = name.strip_suffix(".json") {
-                self.look_at(op, &path, &mut scan)?;
-            } else if let Some(op) = name.strip_suffix(".json.tmp") {
-                // Half a write: the step it announces was not begun, the entry beside it (if any) is whole.
-                if let Some(_lock) = self.locks.try_lock(op)? {
-                    durable::remove(&path).map_err(|source| io_error("remove", &path, source))?;
-                }
-            } else if name != "damaged" && !name.ends_with(".lock") {
-                self.move_aside(&path, "not a journal file".to_owned(), &mut scan)?;
+            if let Err(error) = self.look_at_file(&path, &mut scan) {
+                tracing::error!(path = %path.display(), %error, "a journal file cannot be looked at");
+                scan.unreadable.push(error);
             }
         }
         Ok(scan)
+    }
+
+    fn look_at_file(&self, path: &Path, scan: &mut Scan) -> Result<(), JournalError> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(op) = name.strip_suffix(".json") {
+            return self.look_at(op, path, scan);
+        }
+        if let Some(op) = name.strip_suffix(".json.tmp") {
+            // Half a write: the step it announces was not begun, the entry beside it (if any) is whole.
+            if let Some(_lock) = self.locks.try_lock(op)? {
+                durable::remove(path).map_err(|source| io_error("remove", path, source))?;
+            }
+        } else if name != "damaged" && !name.ends_with(".lock") {
+            self.move_aside(path, "not a journal file".to_owned(), scan)?;
+        }
+        Ok(())
     }
 
     fn look_at(&self, op: &str, path: &Path, scan: &mut Scan) -> Result<(), JournalError> {

@@ -1,26 +1,27 @@
 //! Recovery: after any crash, everything runs that ran before, and nothing is left over (I1–I3).
 //!
 //! Idempotent, and safe beside running operations: an operation is only touched when its owner is dead (journal), a
-//! draft only when its lock is free. [`recover`] looks at everything, [`recover_journal`] only at the journal, which
-//! costs a directory listing when nothing is wrong: for every start of a shim.
+//! draft only when its lock is free. [`Recovery::begin`] thaws and needs no store, since a pool that hangs or is not
+//! imported is what may have killed the capture; the rest waits for the store. [`recover`] looks at everything,
+//! [`recover_journal`] only at the journal, which costs a directory listing when nothing is wrong: for every start of a
+//! shim.
 
-use std::time::Duration;
+mod operations;
+#[cfg(test)]
+mod tests;
 
 use cryopod_command::Limits;
 
 use crate::capture::draft_lock;
 use crate::id::CheckpointId;
-use crate::journal::{CaptureStage, Damaged, Journal, JournalError, Open, Operation};
+use crate::journal::{Damaged, Journal, JournalError};
 use crate::kind::Kind;
 use crate::restore;
 use crate::scratch;
 use crate::settle;
 use crate::store::{Store, StoreError};
-use crate::swap;
-use crate::target::{Member, Repair, TargetError};
-
-/// How long one member may take: CRIU may still be rolling back (its own timeout is 10 s).
-const PATIENCE: Duration = Duration::from_secs(15);
+use crate::target::{Repair, TargetError};
+use operations::Orphan;
 
 /// Recovery could not even look.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +29,6 @@ pub enum RecoverError {
     /// The journal could not be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The store could not be listed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl RecoverError {
@@ -38,7 +36,6 @@ impl RecoverError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Journal(error) => error.kind(),
-            Self::Store(error) => error.kind(),
         }
     }
 }
@@ -61,6 +58,12 @@ pub enum Failure {
         /// The operation.
         op: String,
     },
+    /// The store could not be opened.
+    #[error("operation {op} waits until the store can be opened")]
+    NoStore {
+        /// The operation.
+        op: String,
+    },
 }
 
 /// What recovery found and did.
@@ -72,6 +75,8 @@ pub struct Report {
     pub alive: Vec<String>,
     /// Containers that were put right.
     pub repaired: Vec<String>,
+    /// Containers that were still frozen after a committed checkpoint which was to end them, and are ended now.
+    pub ended: Vec<String>,
     /// Unfinished checkpoints that were removed.
     pub removed: Vec<CheckpointId>,
     /// Operations that were finished or undone.
@@ -91,10 +96,105 @@ impl Report {
     pub fn is_clean(&self) -> bool {
         self.damaged.is_empty()
             && self.repaired.is_empty()
+            && self.ended.is_empty()
             && self.removed.is_empty()
             && self.operations.is_empty()
             && self.failures.is_empty()
     }
+}
+
+/// A recovery that has begun: whatever can run without the store runs.
+#[derive(Debug)]
+#[must_use = "the operations are not finished or undone"]
+pub struct Recovery {
+    orphans: Vec<Orphan>,
+    report: Report,
+}
+
+impl Recovery {
+    /// Reads the journal and puts the members of every dead capture right, all of them before anything else is tried.
+    /// Only those of a capture that was to end its pod, and may be committed, have to wait for the store.
+    pub fn begin(journal: &Journal, repair: &dyn Repair) -> Result<Self, RecoverError> {
+        let scan = journal.scan()?;
+        let mut report = Report {
+            damaged: scan.damaged,
+            alive: scan.alive.into_iter().map(|entry| entry.op).collect(),
+            failures: scan.unreadable.into_iter().map(Failure::Journal).collect(),
+            ..Report::default()
+        };
+        let orphans = scan.orphans.into_iter().map(|open| Orphan::begin(open, repair, &mut report)).collect();
+        Ok(Self { orphans, report })
+    }
+
+    /// The store cannot be opened: every operation stays journalled and is reported.
+    pub fn without_store(mut self) -> Report {
+        for orphan in self.orphans {
+            let failure = orphan.waits();
+            self.report.failures.push(failure);
+        }
+        self.report
+    }
+
+    /// Finishes or undoes the operations.
+    pub fn operations(mut self, store: &Store, repair: &dyn Repair, limits: &Limits) -> Report {
+        for orphan in self.orphans {
+            let op = orphan.op().to_owned();
+            match orphan.finish(store, repair, &mut self.report, limits) {
+                Ok(true) => self.report.operations.push(op),
+                // Somebody alive works on the same checkpoint.
+                Ok(false) => self.report.alive.push(op),
+                Err(failure) => {
+                    tracing::error!(op, error = %failure, "recovery has to try again");
+                    self.report.failures.push(failure);
+                }
+            }
+        }
+        self.report
+    }
+
+    /// The same, and then everything in the store.
+    pub fn everything(self, store: &Store, repair: &dyn Repair, limits: &Limits) -> Report {
+        let mut report = self.operations(store, repair, limits);
+        if let Err(error) = drafts(store, &mut report, limits) {
+            report.failures.push(error.into());
+        }
+        let mut note = |result: Result<u64, StoreError>| match result {
+            Ok(reaped) => report.reaped += reaped,
+            Err(error) => report.failures.push(error.into()),
+        };
+        if let Store::Zfs(zfs) = store {
+            note(scratch::reap(zfs, limits));
+            note(restore::reap(zfs, limits));
+            note(settle::reap_adopted(zfs, limits).map(|()| 0));
+        }
+        note(store.reap(limits));
+        match store.strangers(limits) {
+            Ok(strangers) => report.strangers = strangers,
+            Err(error) => report.failures.push(error.into()),
+        }
+        match store.list(limits) {
+            Ok(list) => {
+                report.unsettled.extend(list.into_iter().filter(|info| !info.settled).map(|info| info.id));
+            }
+            Err(error) => report.failures.push(error.into()),
+        }
+        report
+    }
+}
+
+/// Removes the drafts that nobody works on.
+fn drafts(store: &Store, report: &mut Report, limits: &Limits) -> Result<(), StoreError> {
+    for id in store.drafts(limits)? {
+        // Whoever makes a draft, or removes one, holds its lock.
+        let Some(_lock) = store.locks().try_lock(&draft_lock(&id))? else {
+            continue;
+        };
+        match store.abort(&id, &[], limits) {
+            Ok(()) => report.removed.push(id),
+            Err(error) => report.failures.push(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Looks at the journal and at everything in the store.
@@ -104,31 +204,7 @@ pub fn recover(
     repair: &dyn Repair,
     limits: &Limits,
 ) -> Result<Report, RecoverError> {
-    let mut report = recover_journal(journal, store, repair, limits)?;
-    for id in store.drafts(limits)? {
-        // Whoever makes a draft, or removes one, holds its lock.
-        let Some(_lock) = store.locks().try_lock(&draft_lock(&id)).map_err(StoreError::from)? else {
-            continue;
-        };
-        match store.abort(&id, &[], limits) {
-            Ok(()) => report.removed.push(id),
-            Err(error) => report.failures.push(error.into()),
-        }
-    }
-    let mut note = |result: Result<u64, StoreError>| match result {
-        Ok(reaped) => report.reaped += reaped,
-        Err(error) => report.failures.push(error.into()),
-    };
-    if let Store::Zfs(zfs) = store {
-        note(scratch::reap(zfs, limits));
-        note(restore::reap(zfs, limits));
-        note(settle::reap_adopted(zfs, limits).map(|()| 0));
-    }
-    note(store.reap(limits));
-    report.strangers = store.strangers(limits)?;
-    let list = store.list(limits)?;
-    report.unsettled.extend(list.into_iter().filter(|info| !info.settled).map(|info| info.id));
-    Ok(report)
+    Ok(Recovery::begin(journal, repair)?.everything(store, repair, limits))
 }
 
 /// Looks at the journal alone.
@@ -138,86 +214,5 @@ pub fn recover_journal(
     repair: &dyn Repair,
     limits: &Limits,
 ) -> Result<Report, RecoverError> {
-    let scan = journal.scan()?;
-    let mut report = Report {
-        damaged: scan.damaged,
-        alive: scan.alive.into_iter().map(|entry| entry.op).collect(),
-        ..Report::default()
-    };
-    for orphan in scan.orphans {
-        let op = orphan.entry().op.clone();
-        match one(orphan, store, repair, &mut report, limits) {
-            Ok(()) => report.operations.push(op),
-            Err(failure) => {
-                tracing::error!(op, error = %failure, "recovery has to try again");
-                report.failures.push(failure);
-            }
-        }
-    }
-    Ok(report)
-}
-
-fn one(
-    orphan: Open,
-    store: &Store,
-    repair: &dyn Repair,
-    report: &mut Report,
-    limits: &Limits,
-) -> Result<(), Failure> {
-    match (orphan.operation(), store) {
-        (Operation::Capture { checkpoint, members, snapshots, exit, stage, .. }, _) => {
-            let committed = store.committed(checkpoint, limits)?.is_some();
-            // A pod whose end was asked for and whose checkpoint is committed belongs to whoever ends it.
-            if !(committed && *exit) {
-                members_of(members, *stage, *exit, repair, report)?;
-            }
-            if !committed {
-                store.abort(checkpoint, snapshots, limits)?;
-                report.removed.push(checkpoint.clone());
-            }
-        }
-        (Operation::Import { checkpoint }, _) => {
-            store.abort(checkpoint, &[], limits)?;
-        }
-        (operation @ Operation::Place { .. }, Store::Zfs(zfs)) => {
-            restore::undo_or_finish(zfs, operation, limits)?;
-        }
-        (Operation::Adopt { dataset, guid, adopted }, Store::Zfs(zfs)) => {
-            settle::finish_adopt(zfs, dataset, *guid, adopted, limits)?;
-        }
-        (operation @ Operation::Swap { .. }, Store::Zfs(zfs)) => swap::undo(zfs, operation, limits)?,
-        // The configuration was changed from ZFS to a directory meanwhile: nothing can be done from here.
-        (Operation::Place { .. } | Operation::Adopt { .. } | Operation::Swap { .. }, Store::Dir(_)) => {
-            return Err(Failure::NeedsZfs { op: orphan.entry().op.clone() });
-        }
-    }
-    orphan.finish()?;
-    Ok(())
-}
-
-/// Puts the members right, all of them even when one fails.
-fn members_of(
-    members: &[Member],
-    stage: CaptureStage,
-    exit: bool,
-    repair: &dyn Repair,
-    report: &mut Report,
-) -> Result<(), Failure> {
-    let frozen_by_us = match stage {
-        CaptureStage::Prepared => false,
-        CaptureStage::Freezing => true,
-        // With `exit` the pod stays frozen until the commit.
-        CaptureStage::Thawed | CaptureStage::Committing if exit => true,
-        CaptureStage::Thawed | CaptureStage::Committing => return Ok(()),
-    };
-    let mut first = None;
-    for member in members {
-        match repair.repair(member, frozen_by_us, PATIENCE) {
-            Ok(()) => report.repaired.push(member.id.clone()),
-            Err(error) => {
-                first.get_or_insert(error);
-            }
-        }
-    }
-    first.map_or(Ok(()), |error| Err(error.into()))
+    Ok(Recovery::begin(journal, repair)?.operations(store, repair, limits))
 }

@@ -211,4 +211,8 @@ pub trait Repair: Send + Sync {
     /// Idempotent; a container that no longer exists is success. `frozen_by_us` says whether our freeze may
     /// still be in force.
     fn repair(&self, member: &Member, frozen_by_us: bool, patience: Duration) -> Result<(), TargetError>;
+
+    /// Ends a member whose checkpoint was committed and was to end it; whether there was anything to end. One that
+    /// somebody has let run again since is left to them: it is frozen for as long as it is ours to end.
+    fn end(&self, member: &Member, patience: Duration) -> Result<bool, TargetError>;
 }

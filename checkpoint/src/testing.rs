@@ -37,6 +37,7 @@ pub(crate) struct PodState {
     pub(crate) count: u64,
     pub(crate) frozen: bool,
     pub(crate) repaired: Vec<String>,
+    pub(crate) ended: Vec<String>,
     /// The next calls of this name fail.
     pub(crate) fail: Vec<(&'static str, usize)>,
     /// Links that CRIU makes on the shared volume during the dump of a container: its id, a name, the link to it.
@@ -61,7 +62,7 @@ impl FakePod {
     /// The pod runs for a moment; nothing happens while it is frozen.
     pub(crate) fn tick(&self) {
         let mut state = self.lock();
-        if state.frozen {
+        if state.frozen || !state.ended.is_empty() {
             return;
         }
         state.count += 1;
@@ -184,6 +185,18 @@ impl Repair for FakePod {
             state.frozen = false;
         }
         Ok(())
+    }
+
+    fn end(&self, member: &Member, _patience: Duration) -> Result<bool, TargetError> {
+        self.call("end", &member.id)?;
+        let mut state = self.lock();
+        if !state.frozen && state.ended.is_empty() || state.ended.contains(&member.id) {
+            return Ok(false);
+        }
+        state.ended.push(member.id.clone());
+        // A dead pod is not a frozen one.
+        state.frozen = state.ended.len() < self.members.len();
+        Ok(true)
     }
 }
 

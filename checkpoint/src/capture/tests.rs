@@ -436,10 +436,10 @@ fn the_process_may_be_killed_at_every_step() {
                 world.process_died();
                 let context = format!("killed at {step}, {kind:?}, exit {exit}");
                 if exit && step == "capture.committed" {
-                    // Committed, and whoever asked for the end ends it.
+                    // Committed, and nobody is left to end it.
                     let report = world.recover();
-                    assert!(world.pod.lock().frozen && report.failures.is_empty(), "{context}");
-                    world.pod.thaw().unwrap();
+                    assert_eq!(report.ended, ["web-id", "side-id"], "{context}");
+                    assert!(report.repaired.is_empty() && report.failures.is_empty(), "{context}");
                 }
                 world.recovered(&context);
                 // The leaked thread still has its world.

@@ -157,7 +157,8 @@ fn unfinished(context: &Context) -> Result<Vec<String>, String> {
     let scan =
         context.journal().and_then(|journal| Ok(journal.scan()?)).map_err(|error| error.to_string())?;
     let damaged = scan.damaged.iter().map(|file| format!("damaged {}", file.path.display()));
-    Ok(scan.orphans.iter().map(|open| open.entry().op.clone()).chain(damaged).collect())
+    let unreadable = scan.unreadable.iter().map(ToString::to_string);
+    Ok(scan.orphans.iter().map(|open| open.entry().op.clone()).chain(damaged).chain(unreadable).collect())
 }
 
 /// What dead shims and damaged containers have left.

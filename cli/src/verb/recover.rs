@@ -1,11 +1,12 @@
 //! `cryopod recover`: finishes or undoes what a crash or a kill left behind, and lets unsettled checkpoints settle.
 //!
-//! Safe at any time and as often as one likes; what a living process is doing is left alone.
+//! Safe at any time and as often as one likes; what a living process is doing is left alone. Containers are thawed before
+//! the store is opened, which may fail or take long.
 
 use std::time::Duration;
 
 use cryopod_checkpoint::kind::Kind;
-use cryopod_checkpoint::recover::{Failure, Report, recover};
+use cryopod_checkpoint::recover::{Failure, Recovery, Report};
 use cryopod_runtime::repair::OciRepair;
 use serde_json::{Value, json};
 
@@ -22,15 +23,22 @@ const WHOLE: Duration = Duration::from_secs(600);
 pub(crate) fn run(context: &Context) -> Result<u8, Error> {
     need_root("recover")?;
     let limits = context.signals.limits(WHOLE);
-    let opened = context.open_store(&limits)?;
     let progress = Progress::begin(&context.output, "looking for what was left");
-    let report = recover(&context.journal()?, &opened.store, &OciRepair, &limits)?;
+    let recovery = Recovery::begin(&context.journal()?, &OciRepair)?;
+    let opened = context.open_store(&limits);
+    let report = match &opened {
+        Ok(opened) => recovery.everything(&opened.store, &OciRepair, &limits),
+        Err(_) => recovery.without_store(),
+    };
     let shims = pods::forget_dead(&context.root)?;
     drop(progress);
-    for id in &report.unsettled {
-        settling::begin(context, &opened, id, false)?;
+    if let Ok(opened) = &opened {
+        for id in &report.unsettled {
+            settling::begin(context, opened, id, false)?;
+        }
     }
     context.output.result(&view(&report, &shims), |palette| render(&report, &shims, palette))?;
+    opened?;
     if report.failures.is_empty() {
         return Ok(exit::OK);
     }
@@ -45,6 +53,7 @@ fn view(report: &Report, shims: &[String]) -> Value {
     json!({
         "operations": report.operations,
         "repaired": report.repaired,
+        "ended": report.ended,
         "removed": report.removed,
         "settling": report.unsettled,
         "reaped": report.reaped,
@@ -65,6 +74,7 @@ fn render(report: &Report, shims: &[String], palette: Palette) -> String {
     };
     line("finished or undone", report.operations.clone());
     line("put right", report.repaired.clone());
+    line("ended after their checkpoint", report.ended.clone());
     line("unfinished checkpoints removed", report.removed.iter().map(ToString::to_string).collect());
     line("now settling", report.unsettled.iter().map(ToString::to_string).collect());
     line("files of dead shims removed", shims.to_vec());

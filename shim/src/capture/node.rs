@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cryopod_checkpoint::journal::Journal;
-use cryopod_checkpoint::recover::recover_journal;
+use cryopod_checkpoint::recover::{Recovery, recover_journal};
 use cryopod_checkpoint::store::{self, SharedStore, StoreChoice, StoreConfig};
 use cryopod_command::Limits;
 use cryopod_runtime::config::{Config, Sources, StoreKind};
@@ -40,7 +40,7 @@ impl Node {
             config.store.zfs.root.as_deref().map(str::parse).transpose().map_err(DoorError::StoreRoot)?;
         let wanted =
             StoreConfig { choice, root, dir: config.store.dir.path.clone(), ..StoreConfig::default() };
-        Self::with(config, &wanted, limits)
+        Self::with(config, &wanted, limits).inspect_err(|_| thaw_what_was_left())
     }
 
     fn with(config: Config, wanted: &StoreConfig, limits: &Limits) -> Result<Self, DoorError> {
@@ -87,5 +87,20 @@ impl Node {
             ),
             Err(error) => tracing::warn!(%error, "recovery could not look at the journal"),
         }
+    }
+}
+
+/// Without a store nobody can finish or undo what a dead process has begun, but containers need not stay frozen for that.
+fn thaw_what_was_left() {
+    let begun =
+        Journal::open(JOURNAL).map_err(Into::into).and_then(|journal| Recovery::begin(&journal, &OciRepair));
+    match begun.map(Recovery::without_store) {
+        Ok(report) if report.is_clean() => {}
+        Ok(report) => tracing::warn!(
+            repaired = report.repaired.join(" "),
+            waiting = report.failures.len(),
+            "thawed what a process that died has left; the rest waits for the store"
+        ),
+        Err(error) => tracing::warn!(%error, "recovery could not look at the journal"),
     }
 }
