@@ -1,12 +1,11 @@
 //! Describes running containers as the members of a capture.
 //!
-//! A volume that several containers of a pod share (an emptyDir, /dev/shm) is captured once, with the first that has
-//! it; in the restored pod the containers share the new one again.
+//! A volume that several containers of a pod share (an emptyDir, /dev/shm) is a disk of each of them: the capture takes
+//! it once, and in the new pod the first of them that is made brings it back, whichever that is.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
-use cryopod_checkpoint::target::{DiskRole, DiskSource, Member};
+use cryopod_checkpoint::target::Member;
 
 use crate::backend::Backend;
 use crate::cgroup::Cgroup;
@@ -42,7 +41,6 @@ pub fn describe(
     for container in containers {
         members.push(member(container, backend, runtime, volumes, &table)?);
     }
-    share(&mut members);
     Ok(members)
 }
 
@@ -71,63 +69,4 @@ fn member(
         rootfs,
         spec: spec.into_value(),
     })
-}
-
-/// Leaves each volume with the first member that has it.
-fn share(members: &mut [Member]) {
-    let mut seen = BTreeSet::new();
-    for member in members {
-        member.disks.retain(|disk| disk.role == DiskRole::Rootfs || seen.insert(place(&disk.source)));
-    }
-}
-
-fn place(source: &DiskSource) -> std::path::PathBuf {
-    match source {
-        DiskSource::Zfs { mountpoint, .. } => mountpoint.clone(),
-        DiskSource::Overlay { merged, .. } => merged.clone(),
-        DiskSource::Tree { path } => path.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use cryopod_checkpoint::target::Disk;
-
-    fn member(name: &str, volumes: &[(&str, &str)]) -> Member {
-        let root = Disk {
-            name: "rootfs".into(),
-            role: DiskRole::Rootfs,
-            source: DiskSource::Tree { path: "/same".into() },
-        };
-        let volumes = volumes.iter().map(|(name, path)| Disk {
-            name: (*name).into(),
-            role: DiskRole::Volume { destination: "/v".into(), name: (*name).into() },
-            source: DiskSource::Tree { path: path.into() },
-        });
-        Member {
-            name: name.into(),
-            id: name.into(),
-            image: String::new(),
-            runtime: "oci/crun".into(),
-            pid: 1,
-            rss_bytes: 0,
-            cgroup: "/sys/fs/cgroup/x".into(),
-            was_paused: false,
-            terminal: false,
-            rootfs: "/r".into(),
-            spec: serde_json::Value::Null,
-            disks: std::iter::once(root).chain(volumes).collect(),
-        }
-    }
-
-    #[test]
-    fn a_shared_volume_is_captured_once_and_every_root_stays() {
-        let mut members =
-            [member("a", &[("volume-0", "/shm"), ("volume-1", "/x")]), member("b", &[("volume-0", "/shm")])];
-        share(&mut members);
-        let names: Vec<Vec<&str>> =
-            members.iter().map(|m| m.disks.iter().map(|d| d.name.as_str()).collect()).collect();
-        assert_eq!(names, [vec!["rootfs", "volume-0", "volume-1"], vec!["rootfs"]]);
-    }
 }

@@ -6,6 +6,7 @@
 //! an idle shim keeps nothing of this in memory.
 
 pub mod cri;
+pub mod marks;
 mod node;
 pub mod order;
 pub mod place;
@@ -25,6 +26,7 @@ use cryopod_checkpoint::store::StoreError;
 use cryopod_checkpoint::swap::SwapError;
 use cryopod_command::Cancel;
 
+use crate::bundle::BundleError;
 use crate::rpc::Failure;
 pub use node::Node;
 
@@ -80,6 +82,9 @@ pub enum DoorError {
     /// Nothing that could be captured.
     #[error("{0}")]
     Nothing(String),
+    /// What is remembered of a restored pod.
+    #[error(transparent)]
+    Marks(#[from] BundleError),
     /// Containers of one pod with different runtimes.
     #[error("containers {first} and {second} have different runtimes; a pod is captured with one")]
     Mixed {
@@ -131,7 +136,7 @@ impl Failure for DoorError {
             DoorError::Busy | DoorError::Nothing(_) | DoorError::Mixed { .. } | DoorError::NoMemory(_) => {
                 Kind::FailedPrecondition
             }
-            DoorError::File { .. } | DoorError::Fault(_) => Kind::Internal,
+            DoorError::File { .. } | DoorError::Marks(_) | DoorError::Fault(_) => Kind::Internal,
         }
     }
 }

@@ -28,6 +28,7 @@ use tokio::sync::RwLock;
 use crate::backends::Chosen;
 use crate::bundle::{Brief, State as BundleState};
 use crate::capture::cri::Pending;
+use crate::capture::marks::Marks;
 use crate::error::TaskError;
 use crate::events::Publisher;
 use crate::exits::Registry;
@@ -53,7 +54,6 @@ const DELETE_WITHIN: Duration = Duration::from_secs(9);
 const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What all containers of a pod share.
-#[derive(Clone)]
 pub struct Shared {
     /// containerd namespace.
     pub namespace: String,
@@ -67,6 +67,8 @@ pub struct Shared {
     pub registry: Registry,
     /// Restored containers that wait for the others of their pod.
     pub together: Arc<Together>,
+    /// What of the pod was brought back already.
+    pub marks: Marks,
 }
 
 /// How init comes to life.
@@ -116,6 +118,8 @@ struct Inner {
     oom_kills: u64,
     bundle_state: BundleState,
     launch: Launch,
+    // Checkpoint id or directory that was put in place, to be remembered at the first start.
+    placed_from: Option<String>,
     // What a checkpoint for containerd left to do.
     pending: Option<Pending>,
     // Streams of a restore that waits for Start.
@@ -147,6 +151,12 @@ impl Container {
     fn note(&self, state: &BundleState) -> Result<(), TaskError> {
         state.write(&self.bundle)?;
         Ok(members::note(&self.shared.home, &self.bundle, state)?)
+    }
+
+    /// As if a checkpoint without memory had been put in place, for which a test would need a store.
+    #[cfg(test)]
+    pub fn placed_for_test(&self, from: &str) {
+        self.inner().placed_from = Some(from.to_owned());
     }
 
     /// The bundle's root file system.

@@ -1,6 +1,7 @@
 //! The pod that this shim serves: its containers, and when the shim may go.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -131,7 +132,10 @@ impl Pod {
         let chosen = self.backends.choose(&self.shared.namespace, options)?;
         let identity = brief.pod(&self.shared.group);
         if new.wish.is_none() {
-            new.wish = place::wish(&brief, &new.id)?;
+            new.wish = place::wish(&self.shared.marks, &brief, &new.id)?;
+        }
+        if new.wish.is_some() {
+            new.neighbours = self.bundles_in_use();
         }
         let number = {
             let mut containers = self.containers();
@@ -156,6 +160,13 @@ impl Pod {
             self.containers().by_id.remove(&id);
         }
         result
+    }
+
+    /// Bundles of the containers that may run, or are about to.
+    fn bundles_in_use(&self) -> Vec<PathBuf> {
+        let over =
+            |container: &Arc<Container>| matches!(container.init_state(), State::Stopped(_) | State::Deleted);
+        self.all().into_iter().filter(|each| !over(each)).map(|each| each.bundle.clone()).collect()
     }
 
     /// Removes a container or an exec.

@@ -19,6 +19,7 @@ use ttrpc::asynchronous::transport::Listener;
 
 use crate::args::Args;
 use crate::backends::Backends;
+use crate::capture::marks::Marks;
 use crate::container::Shared;
 use crate::control::ControlService;
 use crate::discovery::Entry;
@@ -120,6 +121,7 @@ fn run(
             publisher: Publisher::new(&args.namespace, &args.ttrpc_address),
             registry: Registry::default(),
             together: Arc::default(),
+            marks: Marks::default(),
         };
         let pod = Pod::new(shared, backends);
         let listener = UnixListener::from_std(socket).map_err(setup("listen"))?;

@@ -94,6 +94,7 @@ impl Task for TaskService {
                 wish: (!request.checkpoint.is_empty())
                     .then(|| Wish::Images(request.checkpoint.clone().into())),
                 checkpoint: request.checkpoint,
+                neighbours: Vec::new(),
             };
             let mut response = api::CreateTaskResponse::new();
             response.pid = pod.create(new, request.options.as_ref()).await?;

@@ -4,3 +4,4 @@ mod complete;
 mod fake;
 mod lifecycle;
 mod notes;
+mod restored;

@@ -1,14 +1,8 @@
 //! Putting a checkpoint in place of a new container: at Create, before anything is mounted, and nothing is executed.
 //!
-//! A restored pod brings memory back once per container: the first start that succeeds leaves a mark, and a later
-//! start of the same container is a fresh one on a fresh root, unless the pod says `restore-policy: always`. The mark
-//! outlives the shim, since after a reboot kubelet makes a new sandbox for the same pod.
-//!
-//! ```text
-//! /var/lib/cryopod/restored/<pod uid>/<container name>   the checkpoint id, as text
-//! ```
+//! What was brought back of the pod already ([`super::marks`]) is not brought back again.
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,16 +16,10 @@ use cryopod_runtime::spec::{Spec, annotation};
 use cryopod_runtime::{connections, node_facts};
 
 use super::{DoorError, Node};
-use crate::bootstrap::is_safe_id;
 use crate::bundle::Brief;
+use crate::capture::marks::Marks;
 use crate::mounts::Mount;
 use crate::together::Company;
-
-/// Where restored containers are remembered.
-const MARKS: &str = "/var/lib/cryopod/restored";
-
-/// Pods live shorter than this without a restart of any container; older marks are removed when one is written.
-const MARK_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// What a new container asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +49,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// When the checkpoint's name is none.
-pub fn wish(brief: &Brief, id: &str) -> Result<Option<Wish>, DoorError> {
+pub fn wish(marks: &Marks, brief: &Brief, id: &str) -> Result<Option<Wish>, DoorError> {
     let Some(from) = brief.annotation(annotation::RESTORE_FROM).filter(|_| !brief.is_sandbox()) else {
         return Ok(None);
     };
@@ -78,46 +66,42 @@ pub fn wish(brief: &Brief, id: &str) -> Result<Option<Wish>, DoorError> {
             });
         }
     };
-    if !always && mark(brief, id).is_some_and(|path| path.exists()) {
+    if !always && marks.is_started(brief, id) {
         return Ok(None);
     }
     Ok(Some(Wish::Checkpoint(checkpoint)))
 }
 
-fn mark(brief: &Brief, id: &str) -> Option<PathBuf> {
-    let (uid, name) = (brief.pod(id).uid, brief.name(id).to_owned());
-    (is_safe_id(&uid) && is_safe_id(&name)).then(|| Path::new(MARKS).join(uid).join(name))
+/// A new container, nothing of which is mounted yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Newcomer<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its bundle.
+    pub bundle: &'a Path,
+    /// What its annotations say.
+    pub brief: &'a Brief,
+    /// The root that it was given.
+    pub given: &'a [Mount],
+    /// Name of the backend that will run it.
+    pub backend: &'a str,
+    /// Bundles of the containers that live in the pod now.
+    pub neighbours: &'a [PathBuf],
 }
 
-/// Remembers that this container of this pod was restored.
-pub fn remember(brief: &Brief, id: &str, from: &str) {
-    let Some(path) = mark(brief, id) else { return };
-    let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, from));
-    if let Err(error) = written {
-        tracing::warn!(path = %path.display(), %error, "a restart of this container would restore it again");
-    }
-    for old in fs::read_dir(MARKS).into_iter().flatten().flatten() {
-        let age = old.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
-        if age.is_some_and(|age| age > MARK_AGE) {
-            fs::remove_dir_all(old.path()).ok();
-        }
-    }
-}
-
-/// Places `checkpoint` for container `id`.
+/// Places `checkpoint` for a new container.
 ///
 /// # Errors
 /// See [`DoorError`]; then the root that was given is as it was.
 pub fn place(
     node: &Node,
+    marks: &Marks,
     checkpoint: &CheckpointId,
-    id: &str,
-    bundle: &Path,
-    given: &[Mount],
-    backend: &str,
+    new: &Newcomer<'_>,
     limits: &Limits,
 ) -> Result<Prepared, DoorError> {
     node.recover(limits);
+    let Newcomer { id, bundle, given, .. } = *new;
     let spec = Spec::of_bundle(bundle).map_err(cryopod_runtime::error::Error::from)?;
     let name = spec.name(id);
     let manifest = node.store.manifest(checkpoint, limits)?;
@@ -133,12 +117,10 @@ pub fn place(
         tracing::info!(id, name, checkpoint = checkpoint.as_str(), "not in the checkpoint: started afresh");
         return Ok(fresh);
     }
-    let volumes: Vec<LiveVolume> = spec
-        .mounts()
-        .into_iter()
-        .filter(|mount| mount.is_bind() && mount.source.is_dir())
-        .map(|mount| LiveVolume { destination: mount.destination, source: mount.source })
-        .collect();
+    let volumes = volumes(&spec);
+    let mine: Vec<PathBuf> = volumes.iter().map(|volume| volume.source.clone()).collect();
+    let placing = marks.placing(new.brief, id)?;
+    let kept = placing.kept(&mine, &in_use(new.neighbours));
     let facts = node_facts::read(&node.config.criu.path, limits);
     let request = PlaceRequest {
         checkpoint,
@@ -146,11 +128,12 @@ pub fn place(
         container: id,
         rootfs: live_rootfs(given, bundle)?,
         volumes: &volumes,
-        filled: &[],
+        filled: &kept,
         facts: Some(&facts),
-        backend: Some(backend),
+        backend: Some(new.backend),
     };
     let placed = restore::place(&node.store, &node.journal, &request, limits)?;
+    placing.placed(&mine, &placed.volumes)?;
     for note in &placed.notes {
         tracing::info!(id, checkpoint = checkpoint.as_str(), note, "restore");
     }
@@ -162,6 +145,18 @@ pub fn place(
     let own_root = placed.rootfs != RootfsPlacement::InPlace;
     let tcp = connections_here(&manifest, name, &spec, id);
     Ok(Prepared { images: placed.images, mounts, own_root, tcp, ..fresh })
+}
+
+/// The directories of the host that a container has mounted.
+fn volumes(spec: &Spec) -> Vec<LiveVolume> {
+    let mounts = spec.mounts().into_iter().filter(|mount| mount.is_bind() && mount.source.is_dir());
+    mounts.map(|mount| LiveVolume { destination: mount.destination, source: mount.source }).collect()
+}
+
+/// What containers with these bundles have mounted. One whose bundle is gone has nothing any more.
+fn in_use(bundles: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let specs = bundles.iter().filter_map(|bundle| Spec::of_bundle(bundle).ok());
+    specs.flat_map(|spec| volumes(&spec)).map(|volume| volume.source).collect()
 }
 
 /// Whether established TCP connections go on in this pod: if its maker wanted it, and all of them can.
@@ -218,7 +213,13 @@ fn instead_mount(instead: &Replacement) -> Mount {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    fn wish(brief: &Brief, id: &str) -> Result<Option<Wish>, DoorError> {
+        super::wish(&Marks::at("/nonexistent"), brief, id)
+    }
 
     fn brief(annotations: &str) -> Brief {
         let dir = tempfile::tempdir().unwrap();

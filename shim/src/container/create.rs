@@ -18,7 +18,7 @@ use tokio::sync::RwLock;
 use super::{CREATE_WITHIN, Container, Inner, Launch, Shared};
 use crate::backends::Chosen;
 use crate::bundle::{Brief, State as BundleState};
-use crate::capture::place::{self, Wish};
+use crate::capture::place::{self, Newcomer, Wish};
 use crate::capture::{DoorError, Node, order};
 use crate::error::{TaskError, blocking};
 use crate::events::{Event, Slots};
@@ -45,6 +45,8 @@ pub struct New {
     pub checkpoint: String,
     /// What is to be restored.
     pub wish: Option<Wish>,
+    /// Bundles of the containers that live in the pod, for a restore.
+    pub neighbours: Vec<PathBuf>,
 }
 
 /// A process that the runtime has made.
@@ -83,6 +85,7 @@ impl Container {
             oom_kills: 0,
             bundle_state,
             launch: Launch::Fresh,
+            placed_from: None,
             pending: None,
             waiting: None,
             apart: false,
@@ -168,6 +171,7 @@ impl Container {
             Wish::Images(images) => {
                 self.mount(&new.mounts)?;
                 let from = images.display().to_string();
+                self.inner().placed_from = Some(from.clone());
                 let company = Company::default();
                 return Ok(Launch::Restore { images, work, tcp: TcpPolicy::Keep, from, company });
             }
@@ -177,8 +181,20 @@ impl Container {
         let limits = order::limits(&node.config, &Cancel::new());
         self.note_placing()?;
         let backend = self.chosen.backend.name();
-        let placed = place::place(&node, &checkpoint, &self.id, &self.bundle, &new.mounts, backend, &limits)?;
-        self.inner().bundle_state.placed = placed.own_root;
+        let newcomer = Newcomer {
+            id: &self.id,
+            bundle: &self.bundle,
+            brief: &self.brief,
+            given: &new.mounts,
+            backend,
+            neighbours: &new.neighbours,
+        };
+        let placed = place::place(&node, &self.shared.marks, &checkpoint, &newcomer, &limits)?;
+        {
+            let mut inner = self.inner();
+            inner.bundle_state.placed = placed.own_root;
+            inner.placed_from = Some(checkpoint.to_string());
+        }
         self.mount(&placed.mounts)?;
         fault::step("shim.create.mounted").map_err(DoorError::from)?;
         Ok(match placed.images {

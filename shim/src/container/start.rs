@@ -9,7 +9,7 @@ use cryopod_runtime::backend::{CreateRequest, RestoreRequest};
 
 use super::create::{Made, Waiting, observe};
 use super::{CREATE_WITHIN, Container, Launch};
-use crate::capture::{DoorError, place};
+use crate::capture::DoorError;
 use crate::error::{TaskError, blocking};
 use crate::events::Event;
 use crate::process::state::{Change, State};
@@ -36,6 +36,9 @@ impl Container {
             Launch::Fresh => self.start_fresh().await,
             Launch::Restore { .. } => self.start_restored(launch.clone()).await,
         };
+        if result.is_ok() {
+            self.remember().await;
+        }
         let change = if result.is_ok() { Change::Started } else { Change::StartFailed };
         let (pid, state) = {
             let mut inner = self.inner();
@@ -52,7 +55,6 @@ impl Container {
         if result.is_ok()
             && let Launch::Restore { from, company, .. } = &launch
         {
-            place::remember(&self.brief, &self.id, from);
             self.watch_init();
             let this = self.clone();
             let name = self.brief.name(&self.id);
@@ -62,6 +64,20 @@ impl Container {
             self.finish_init(exit);
         }
         result.map(|()| pid)
+    }
+
+    /// Remembers that what was put in place has been started, with memory or without: the next start of this container
+    /// in this pod must not put it there again, over what the pod has written since.
+    async fn remember(self: &Arc<Self>) {
+        let Some(from) = self.inner().placed_from.clone() else { return };
+        let this = self.clone();
+        let remember = move || {
+            this.shared.marks.remember(&this.brief, &this.id, &from);
+            Ok::<_, TaskError>(())
+        };
+        if let Err(error) = blocking(remember).await {
+            tracing::error!(id = self.id, %error, "a restart of this container would restore it again");
+        }
     }
 
     async fn start_fresh(&self) -> Result<(), TaskError> {

@@ -21,6 +21,7 @@ use ttrpc::r#async::TtrpcContext;
 use ttrpc::asynchronous::Server;
 
 use crate::backends::{Backends, BackendsError, Chosen};
+use crate::capture::marks::Marks;
 use crate::container::Shared;
 use crate::events::Publisher;
 use crate::exits::Registry;
@@ -230,6 +231,7 @@ pub async fn shim() -> Shim {
         publisher: Publisher::new("ns", &events.display().to_string()),
         registry: Registry::default(),
         together: Arc::default(),
+        marks: Marks::at(dir.path().join("restored")),
     };
     let pod = Pod::new(shared, Box::new(OneBackend(Arc::default())));
     let address = format!("unix://{}", dir.path().join("s").display());

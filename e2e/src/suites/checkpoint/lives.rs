@@ -9,7 +9,7 @@ use super::Case;
 use crate::crictl::{Container, Pod, Spec};
 use crate::cryopod::Checkpoint;
 use crate::shell::{self, eventually, exec_ok};
-use crate::story::{counting, restored_pod};
+use crate::story::{Volume, counting, restored_pod};
 use crate::suite::{Failure, ensure};
 use crate::{ticks, workloads};
 
@@ -18,6 +18,7 @@ const CLIENT: &str = "/run/cryopod-e2e-client";
 
 pub const CASES: &[Case] = &[
     ("a_restart_after_a_restore_is_a_fresh_start", true, restart_is_fresh),
+    ("a_restart_after_a_restore_of_the_disk_keeps_the_volume_and_gets_a_fresh_root", true, disk_restart),
     ("with_policy_always_a_restart_is_restored_again", false, restart_is_restored),
     ("the_restored_pod_has_the_address_hosts_and_mounts_of_the_new_one", true, new_surroundings),
     ("a_client_outside_is_cut_off_and_the_server_serves_at_its_new_address", true, outside),
@@ -42,6 +43,42 @@ fn restart_is_fresh() -> Result<(), Failure> {
     let again = restart(&pod, &restored, &source.spec)?;
     let fresh = ticks::beyond(&again, 2)?;
     ensure(fresh.token != source.before.token, || "the restarted container was restored again".into())?;
+    pod.remove()?;
+    checkpoint.delete().map(drop)
+}
+
+/// Adds a line to a file of its root and one to a file of its volume with every start.
+fn starter(volume: &Volume) -> Spec {
+    const SCRIPT: &str = "echo start >> /starts; echo start >> /volume/starts; trap 'exit 0' TERM; \
+                          while :; do sleep 0.1; done";
+    Spec::sh("counter", SCRIPT).with(&volume.mount())
+}
+
+/// Waits until both files tell of so many starts.
+fn starts(container: &Container, root: usize, volume: usize) -> Result<(), Failure> {
+    let mut seen = (0, 0);
+    eventually("the container has started", Duration::from_secs(30), || {
+        let lines = |path: &str| container.file(path).map_or(0, |text| text.lines().count());
+        seen = (lines("/starts"), lines("/volume/starts"));
+        Ok((seen == (root, volume)).then_some(()))
+    })
+    .map_err(|e| format!("{e}: (root, volume) tell of {seen:?} starts, not {:?}", (root, volume)))
+}
+
+fn disk_restart() -> Result<(), Failure> {
+    let source = Pod::run("cryopod", "source")?;
+    let volume = Volume::empty_dir(&source, "/volume")?;
+    starts(&source.start(&starter(&volume))?, 1, 1)?;
+    let checkpoint = Checkpoint::with(&source.id, &["--mode", "disk"])?;
+    source.remove()?;
+    drop(volume);
+    let pod = restored_pod("cryopod", "restored", &checkpoint.id, &[])?;
+    let volume = Volume::empty_dir(&pod, "/volume")?;
+    let spec = starter(&volume);
+    let restored = pod.start(&spec)?;
+    starts(&restored, 2, 2)?;
+    // The root is the image's again; what the pod wrote into its volume is the pod's.
+    starts(&restart(&pod, &restored, &spec)?, 1, 3)?;
     pod.remove()?;
     checkpoint.delete().map(drop)
 }

@@ -1,16 +1,20 @@
 //! Writable volumes are part of the truth: captured, skipped or refused, by name and never silently.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::Case;
 use crate::crictl::{Container, Pod, Spec};
 use crate::cryopod::{self, Checkpoint};
+use crate::shell::eventually;
 use crate::story::{Volume, restored_pod};
 use crate::suite::{Failure, ensure};
 use crate::{ticks, workloads};
 
 pub const CASES: &[Case] = &[
     ("an_empty_dir_is_captured_and_restored_into_the_new_pods_own", true, empty_dir),
+    ("a_shared_volume_comes_back_once_with_whichever_container_is_made_first", true, shared_in_any_order),
     ("a_writable_host_path_is_refused_by_name", true, host_path_refused),
     ("a_writable_host_path_is_skipped_by_annotation", true, host_path_skipped),
     ("a_writable_host_path_is_captured_by_annotation", false, host_path_captured),
@@ -53,6 +57,40 @@ fn empty_dir() -> Result<(), Failure> {
     let restored = pod.start(&both(&volume))?;
     ticks::goes_on(&restored, &before)?;
     in_step(&volume, &restored)?;
+    pod.remove()?;
+    checkpoint.delete().map(drop)
+}
+
+/// A container that writes its name into the volume when it starts.
+fn signs(name: &str, volume: &Volume) -> Spec {
+    let script = format!("echo {name} >> /volume/names; trap 'exit 0' TERM; while :; do sleep 0.1; done");
+    Spec::sh(name, &script).with(&volume.mount())
+}
+
+/// Starts the container, and waits until the names in the volume are these.
+fn signed(pod: &Pod, name: &str, volume: &Volume, names: &str) -> Result<(), Failure> {
+    pod.start(&signs(name, volume))?;
+    let mut text = String::new();
+    let what = format!("{name} has written");
+    let written = eventually(&what, Duration::from_secs(30), || {
+        text = std::fs::read_to_string(volume.path().join("names")).unwrap_or_default().replace('\n', " ");
+        Ok((text.trim() == names).then_some(()))
+    });
+    written.map_err(|e| format!("{e}: the volume has {text:?}, not {names:?}"))
+}
+
+fn shared_in_any_order() -> Result<(), Failure> {
+    let source = Pod::run("cryopod", "source")?;
+    let volume = Volume::empty_dir(&source, "/volume")?;
+    signed(&source, "one", &volume, "one")?;
+    signed(&source, "two", &volume, "one two")?;
+    let checkpoint = Checkpoint::with(&source.id, &["--mode", "disk"])?;
+    source.remove()?;
+    drop(volume);
+    let pod = restored_pod("cryopod", "restored", &checkpoint.id, &[])?;
+    let volume = Volume::empty_dir(&pod, "/volume")?;
+    signed(&pod, "two", &volume, "one two two")?;
+    signed(&pod, "one", &volume, "one two two one")?;
     pod.remove()?;
     checkpoint.delete().map(drop)
 }

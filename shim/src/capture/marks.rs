@@ -1,0 +1,259 @@
+//! What of a restored pod was brought back already, so that nothing is brought back over what the pod did since.
+//!
+//! A restored pod brings a container back once: the first start that succeeds leaves a mark, and a later start of the
+//! same container is a fresh one on a fresh root, unless the pod says `restore-policy: always`. A volume is filled once
+//! for all containers of the pod: from then on it is theirs. Both outlive the shim, since after a reboot kubelet makes
+//! a new sandbox for the same pod.
+//!
+//! ```text
+//! /var/lib/cryopod/restored/<pod uid>/<container name>   the checkpoint id, as text
+//! /var/lib/cryopod/restored/<pod uid>/.volumes           JSON: path on the host → containers placed with it
+//! ```
+//! No container has a name with a dot in front, and one path holds at most some hundred names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::bootstrap::is_safe_id;
+use crate::bundle::{self, Brief, BundleError, MAX_STATE_BYTES};
+
+/// Where restored containers are remembered.
+const MARKS: &str = "/var/lib/cryopod/restored";
+const VOLUMES: &str = ".volumes";
+
+/// Older marks are removed when one is written, unless a volume of the pod is still there: kubelet removes an
+/// emptyDir with its pod, so that one tells whether the pod lives.
+const AGE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// Who was placed with a volume since it was filled.
+type Volumes = BTreeMap<PathBuf, BTreeSet<String>>;
+
+/// The marks of this node, as the shim of one pod sees them.
+#[derive(Debug)]
+pub struct Marks {
+    root: PathBuf,
+    // Of this pod; `None` until they were read. Held while a container is placed: two that are placed at once would
+    // both fill the volume that they share.
+    volumes: Mutex<Option<Volumes>>,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self::at(MARKS)
+    }
+}
+
+impl Marks {
+    /// Marks below a directory.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), volumes: Mutex::new(None) }
+    }
+
+    fn pod(&self, brief: &Brief, id: &str) -> Option<PathBuf> {
+        let uid = brief.pod(id).uid;
+        is_safe_id(&uid).then(|| self.root.join(uid))
+    }
+
+    fn mark(&self, brief: &Brief, id: &str) -> Option<PathBuf> {
+        let name = brief.name(id);
+        self.pod(brief, id).filter(|_| is_safe_id(name)).map(|pod| pod.join(name))
+    }
+
+    /// Whether this container of this pod was brought back and started.
+    pub fn is_started(&self, brief: &Brief, id: &str) -> bool {
+        self.mark(brief, id).is_some_and(|path| path.exists())
+    }
+
+    /// Remembers that this container of this pod was started from a checkpoint.
+    pub fn remember(&self, brief: &Brief, id: &str, from: &str) {
+        let Some(path) = self.mark(brief, id) else { return };
+        let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, from));
+        if let Err(error) = written {
+            tracing::warn!(path = %path.display(), %error, "a restart of this container would restore it again");
+        }
+        self.forget_old(AGE);
+    }
+
+    fn forget_old(&self, than: Duration) {
+        for old in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            let age =
+                old.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
+            let lives = || match read(&old.path().join(VOLUMES)) {
+                Ok(volumes) => volumes.keys().any(|volume| volume.exists()),
+                Err(_) => true,
+            };
+            if age.is_some_and(|age| age > than) && !lives() {
+                fs::remove_dir_all(old.path()).ok();
+            }
+        }
+    }
+
+    /// Begins to place a container of the pod; another one waits until this is over. Blocks.
+    ///
+    /// # Errors
+    /// When what is remembered of the pod's volumes cannot be read.
+    pub fn placing(&self, brief: &Brief, id: &str) -> Result<Placing<'_>, BundleError> {
+        // Replaced as a whole, so a panic leaves the old value.
+        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = self.pod(brief, id).map(|pod| pod.join(VOLUMES));
+        if volumes.is_none() {
+            *volumes = Some(file.as_deref().map_or(Ok(Volumes::new()), read)?);
+        }
+        Ok(Placing { volumes, file, name: brief.name(id).to_owned() })
+    }
+}
+
+/// A container that is being placed.
+#[derive(Debug)]
+pub struct Placing<'a> {
+    volumes: MutexGuard<'a, Option<Volumes>>,
+    file: Option<PathBuf>,
+    name: String,
+}
+
+impl Placing<'_> {
+    /// Those of the container's volumes that are to stay as they are: another container was placed with them, or
+    /// one that lives has them mounted (`in_use`). A container that could not be started gets its own filled again:
+    /// CRIU may have worked on them.
+    pub fn kept(&self, mine: &[PathBuf], in_use: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
+        let others = |users: &BTreeSet<String>| users.iter().any(|user| *user != self.name);
+        let filled = |volume: &PathBuf| self.volumes.as_ref()?.get(volume);
+        let stays =
+            |volume: &&PathBuf| filled(volume).is_some_and(|users| others(users) || in_use.contains(*volume));
+        mine.iter().filter(stays).cloned().collect()
+    }
+
+    /// Remembers that the container was placed: with volumes that it found, and with those that were filled for it.
+    ///
+    /// # Errors
+    /// When that cannot be written; the next container would fill them again under this one.
+    pub fn placed(mut self, mine: &[PathBuf], filled: &[PathBuf]) -> Result<(), BundleError> {
+        let mut volumes = self.volumes.clone().unwrap_or_default();
+        for volume in filled {
+            volumes.entry(volume.clone()).or_default();
+        }
+        for volume in mine {
+            if let Some(users) = volumes.get_mut(volume) {
+                users.insert(self.name.clone());
+            }
+        }
+        if let Some(file) = &self.file
+            && self.volumes.as_ref() != Some(&volumes)
+        {
+            write(file, &volumes)?;
+        }
+        *self.volumes = Some(volumes);
+        Ok(())
+    }
+}
+
+fn write(file: &Path, volumes: &Volumes) -> Result<(), BundleError> {
+    let made = file.parent().map_or(Ok(()), fs::create_dir_all);
+    made.map_err(|source| BundleError::Write { path: file.to_owned(), source })?;
+    bundle::write_atomically(file, volumes)
+}
+
+fn read(file: &Path) -> Result<Volumes, BundleError> {
+    match bundle::read_bounded(file, MAX_STATE_BYTES) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|source| BundleError::Parse { path: file.to_owned(), source }),
+        Err(BundleError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(Volumes::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(name: &str) -> Brief {
+        let dir = tempfile::tempdir().unwrap();
+        let config = serde_json::json!({"annotations": {
+            "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.container-name": name,
+            "io.kubernetes.cri.sandbox-uid": "uid-1",
+        }});
+        fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        Brief::read(dir.path()).unwrap()
+    }
+
+    /// Places `name`, whose only volume is /v; whether the volume stayed as it was.
+    fn place(marks: &Marks, name: &str, in_use: &[&str]) -> bool {
+        let mine = [PathBuf::from("/v")];
+        let in_use = in_use.iter().map(PathBuf::from).collect();
+        let placing = marks.placing(&container(name), "id").unwrap();
+        let kept = placing.kept(&mine, &in_use);
+        let filled = if kept.is_empty() { mine.to_vec() } else { Vec::new() };
+        placing.placed(&mine, &filled).unwrap();
+        !kept.is_empty()
+    }
+
+    #[test]
+    fn a_container_that_was_started_is_remembered_by_pod_and_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let marks = Marks::at(dir.path().join("restored"));
+        assert!(!marks.is_started(&container("app"), "id-1"));
+        marks.remember(&container("app"), "id-1", "web-1");
+        assert!(marks.is_started(&container("app"), "id-2"), "kubelet's next attempt has another id");
+        assert!(!marks.is_started(&container("other"), "id-3"));
+    }
+
+    #[test]
+    fn a_volume_is_filled_once_for_all_containers_of_the_pod_whatever_becomes_of_the_shim() {
+        let dir = tempfile::tempdir().unwrap();
+        let marks = Marks::at(dir.path());
+        assert!(!place(&marks, "b", &[]), "the first one fills it");
+        assert!(place(&marks, "a", &[]), "b may have written to it");
+        assert!(place(&marks, "b", &[]), "and now a may have");
+        assert!(place(&Marks::at(dir.path()), "a", &[]), "another shim knows it too");
+    }
+
+    #[test]
+    fn a_container_that_did_not_start_gets_its_volume_again_unless_somebody_uses_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let marks = Marks::at(dir.path());
+        assert!(!place(&marks, "a", &["/v"]), "what an init container left is not what memory knows");
+        assert!(!place(&marks, "a", &["/other"]));
+        assert!(place(&marks, "a", &["/v"]));
+    }
+
+    #[test]
+    fn a_pod_without_uid_is_remembered_by_its_shim_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let marks = Marks::at(dir.path().join("restored"));
+        let mine = [PathBuf::from("/v")];
+        marks.placing(&Brief::default(), "c1").unwrap().placed(&mine, &mine).unwrap();
+        let kept = marks.placing(&Brief::default(), "c2").unwrap().kept(&mine, &BTreeSet::new());
+        assert_eq!(kept, mine);
+        assert!(!dir.path().join("restored").exists());
+    }
+
+    #[test]
+    fn old_marks_go_unless_a_volume_of_the_pod_is_there() {
+        let (dir, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let marks = Marks::at(dir.path());
+        let filled = [volume.path().to_owned()];
+        marks.placing(&container("a"), "id").unwrap().placed(&filled, &filled).unwrap();
+        marks.remember(&container("a"), "id", "web-1");
+        marks.forget_old(Duration::ZERO);
+        assert!(marks.is_started(&container("a"), "id"), "the pod lives, however long");
+        drop(volume);
+        marks.forget_old(Duration::ZERO);
+        assert!(!marks.is_started(&container("a"), "id"));
+    }
+
+    #[test]
+    fn a_broken_note_of_volumes_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("uid-1")).unwrap();
+        fs::write(dir.path().join("uid-1/.volumes"), "{").unwrap();
+        let error = Marks::at(dir.path()).placing(&container("a"), "id").unwrap_err().to_string();
+        assert!(error.contains("uid-1/.volumes"), "{error}");
+    }
+}

@@ -1,0 +1,59 @@
+//! What a restored pod does later: its containers restart.
+
+use std::time::Duration;
+
+use containerd_shim_protos::shim::shim as api;
+use serde_json::{Value, json};
+use ttrpc::context::with_duration;
+
+use super::fake::{Shim, shim};
+
+/// A container of a pod, as CRI describes it; `extra` goes into its annotations.
+fn of_pod(name: &str, extra: &Value) -> Value {
+    let mut annotations = json!({
+        "io.kubernetes.cri.container-type": "container",
+        "io.kubernetes.cri.container-name": name,
+        "io.kubernetes.cri.sandbox-uid": "uid-1",
+    });
+    let (all, extra) = (annotations.as_object_mut().unwrap(), extra.as_object().unwrap());
+    all.extend(extra.clone());
+    annotations
+}
+
+impl Shim {
+    async fn create_in_pod(&self, id: &str, annotations: &Value) -> ttrpc::Result<u32> {
+        let bundle = self.bundle(id, "sleep 60", annotations);
+        let request = api::CreateTaskRequest { id: id.to_owned(), bundle, ..Default::default() };
+        let made = self.task.create(with_duration(Duration::from_secs(10)), &request).await;
+        made.map(|response| response.pid)
+    }
+
+    async fn start_in_pod(&self, id: &str) {
+        let request = api::StartRequest { id: id.to_owned(), ..Default::default() };
+        self.task.start(with_duration(Duration::from_secs(10)), &request).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_container_whose_disk_alone_was_put_in_place_restarts_afresh() {
+    let shim = shim().await;
+    shim.create_in_pod("first", &of_pod("app", &json!({}))).await.unwrap();
+    shim.pod.container("first").unwrap().placed_for_test("web-1");
+    let marks = &shim.pod.shared().marks;
+    let brief = shim.pod.container("first").unwrap().brief.clone();
+    assert!(!marks.is_started(&brief, "first"), "a container that was never started may be placed again");
+    shim.start_in_pod("first").await;
+    assert!(marks.is_started(&brief, "first"));
+    // There is no such checkpoint: whoever looked for it would fail.
+    let from = json!({"cryopod.dev/restore-from": "web-1"});
+    shim.create_in_pod("second", &of_pod("app", &from)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_container_that_was_not_restored_leaves_no_mark() {
+    let shim = shim().await;
+    shim.create_in_pod("first", &of_pod("app", &json!({}))).await.unwrap();
+    shim.start_in_pod("first").await;
+    let brief = shim.pod.container("first").unwrap().brief.clone();
+    assert!(!shim.pod.shared().marks.is_started(&brief, "first"));
+}
