@@ -12,7 +12,7 @@ use cryopod_checkpoint::manifest::Manifest;
 use cryopod_checkpoint::restore::{self, LiveRootfs, LiveVolume, PlaceRequest, Replacement, RootfsPlacement};
 use cryopod_checkpoint::target::TcpPolicy;
 use cryopod_command::Limits;
-use cryopod_runtime::spec::{Spec, annotation};
+use cryopod_runtime::spec::{ContainerType, Spec, annotation};
 use cryopod_runtime::{connections, node_facts};
 
 use super::{DoorError, Node};
@@ -112,9 +112,10 @@ pub fn place(
     };
     let fresh =
         Prepared { images: None, company, mounts: given.to_vec(), own_root: false, tcp: TcpPolicy::Close };
-    if manifest.member(name).is_none() && manifest.members.len() > 1 {
-        // An init container that had done its work, or one that the pod did not have then.
-        tracing::info!(id, name, checkpoint = checkpoint.as_str(), "not in the checkpoint: started afresh");
+    if is_other(&manifest, &spec, name) {
+        let known: Vec<&str> = manifest.members.iter().map(|record| record.member.name.as_str()).collect();
+        let (checkpoint, known) = (checkpoint.as_str(), known.join(", "));
+        tracing::info!(id, name, checkpoint, known, "not in the checkpoint: started afresh");
         return Ok(fresh);
     }
     let volumes = volumes(&spec);
@@ -145,6 +146,17 @@ pub fn place(
     let own_root = placed.rootfs != RootfsPlacement::InPlace;
     let tcp = connections_here(&manifest, name, &spec, id);
     Ok(Prepared { images: placed.images, mounts, own_root, tcp, ..fresh })
+}
+
+/// Whether the container is one of the pod's that the checkpoint does not have, and simply starts: an init container
+/// that had done its work, or one that the pod did not have then. Nothing in a spec tells these from an application
+/// under a new name. Outside of pods a name is an id, which says nothing about what a container is: there, restoring
+/// under another one is a mistake that restore tells.
+fn is_other(manifest: &Manifest, spec: &Spec, name: &str) -> bool {
+    let of_pod = |spec: &Spec| spec.container_type() == ContainerType::Container;
+    manifest.member(name).is_none()
+        && of_pod(spec)
+        && manifest.members.iter().any(|record| of_pod(&Spec::from_value(record.member.spec.clone())))
 }
 
 /// The directories of the host that a container has mounted.
@@ -244,6 +256,34 @@ mod tests {
         let policy = brief(r#"{"cryopod.dev/restore-from":"web-1","cryopod.dev/restore-policy":"maybe"}"#);
         let error = wish(&policy, "c").unwrap_err().to_string();
         assert!(error.contains("restore-policy") && error.contains("once or always"), "{error}");
+    }
+
+    /// A checkpoint of one container, as CRI or as nobody described it.
+    fn checkpoint_of(name: &str, annotations: &serde_json::Value) -> Manifest {
+        let sample = include_str!("../../../checkpoint/src/manifest/v1.json");
+        let mut manifest: Manifest = serde_json::from_str(sample).unwrap();
+        manifest.members.truncate(1);
+        manifest.members[0].member.name = name.to_owned();
+        manifest.members[0].member.spec = serde_json::json!({"annotations": annotations});
+        manifest
+    }
+
+    #[test]
+    fn a_container_of_a_pod_that_the_checkpoint_does_not_have_starts_afresh() {
+        let cri = |name: &str| {
+            let annotations = serde_json::json!({
+                "io.kubernetes.cri.container-type": "container",
+                "io.kubernetes.cri.container-name": name,
+            });
+            Spec::from_value(serde_json::json!({"annotations": annotations}))
+        };
+        let pod = checkpoint_of("app", &cri("app").value()["annotations"]);
+        assert!(is_other(&pod, &cri("setup"), "setup"), "an init container beside one application");
+        assert!(!is_other(&pod, &cri("app"), "app"));
+        let standalone = Spec::from_value(serde_json::json!({}));
+        assert!(!is_other(&pod, &standalone, "app-2"), "a standalone container is told what there is");
+        let alone = checkpoint_of("app-1", &serde_json::json!({}));
+        assert!(!is_other(&alone, &cri("setup"), "setup"), "no container of a pod has the name of another's");
     }
 
     #[test]

@@ -19,6 +19,7 @@ const CLIENT: &str = "/run/cryopod-e2e-client";
 pub const CASES: &[Case] = &[
     ("a_restart_after_a_restore_is_a_fresh_start", true, restart_is_fresh),
     ("a_restart_after_a_restore_of_the_disk_keeps_the_volume_and_gets_a_fresh_root", true, disk_restart),
+    ("an_init_container_runs_again_and_the_application_goes_on", true, init_container),
     ("with_policy_always_a_restart_is_restored_again", false, restart_is_restored),
     ("the_restored_pod_has_the_address_hosts_and_mounts_of_the_new_one", true, new_surroundings),
     ("a_client_outside_is_cut_off_and_the_server_serves_at_its_new_address", true, outside),
@@ -43,6 +44,30 @@ fn restart_is_fresh() -> Result<(), Failure> {
     let again = restart(&pod, &restored, &source.spec)?;
     let fresh = ticks::beyond(&again, 2)?;
     ensure(fresh.token != source.before.token, || "the restarted container was restored again".into())?;
+    pod.remove()?;
+    checkpoint.delete().map(drop)
+}
+
+/// kubelet runs an init container to its end, then the application; the checkpoint knows the application alone.
+fn init_container() -> Result<(), Failure> {
+    let setup = |pod: &Pod, volume: &Volume| {
+        let spec = Spec::sh("setup", "echo done > /volume/setup; exit 7").with(&volume.mount());
+        let exit = pod.start(&spec)?.wait_exit(Duration::from_secs(30))?;
+        ensure(exit == 7, || format!("the init container ended with {exit}"))
+    };
+    let source = Pod::run("cryopod", "source")?;
+    let volume = Volume::empty_dir(&source, "/volume")?;
+    setup(&source, &volume)?;
+    let spec = Spec::counter("app");
+    let before = ticks::beyond(&source.start(&spec)?, 3)?;
+    let checkpoint = Checkpoint::with(&source.id, &["--mode", "full"])?;
+    source.remove()?;
+    drop(volume);
+    let pod = restored_pod("cryopod", "restored", &checkpoint.id, &[])?;
+    let volume = Volume::empty_dir(&pod, "/volume")?;
+    setup(&pod, &volume)?;
+    ensure(volume.path().join("setup").exists(), || "the init container did not run again".into())?;
+    ticks::goes_on(&pod.start(&spec)?, &before)?;
     pod.remove()?;
     checkpoint.delete().map(drop)
 }
