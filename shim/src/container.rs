@@ -23,7 +23,7 @@ use std::time::Duration;
 use cryopod_runtime::backend::{Backend, Stdio};
 use cryopod_runtime::cgroup::Cgroup;
 use cryopod_zfs::DatasetName;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, RwLockWriteGuard};
 
 use crate::backends::Chosen;
 use crate::bundle::{Brief, State as BundleState};
@@ -47,10 +47,10 @@ const CREATE_WITHIN: Duration = Duration::from_secs(110);
 /// Signals to all, pause, resume and update are single steps.
 const STEP_WITHIN: Duration = Duration::from_secs(30);
 
-/// containerd's CRI plugin cancels Delete after 10 s and comes again.
-const DELETE_WITHIN: Duration = Duration::from_secs(9);
+/// Taking back a create that failed: its caller has its error by then or has gone.
+const UNDO_WITHIN: Duration = Duration::from_secs(9);
 
-/// Of that, for the runtime and, at the same time, for the streams.
+/// For streams that do not end although their process has.
 const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What all containers of a pod share.
@@ -126,12 +126,21 @@ struct Inner {
     waiting: Option<(Stdio, Prepared)>,
     // Restored and frozen until the others of its checkpoint are back.
     apart: bool,
+    // What has, or had last, its turn on `op`; for who waits in vain.
+    doing: &'static str,
 }
 
 impl Container {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // No code between lock and unlock can leave Inner half changed: `apply` is all or nothing.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for its turn to do something to the container.
+    async fn turn(&self, doing: &'static str) -> RwLockWriteGuard<'_, ()> {
+        let turn = self.op.write().await;
+        self.inner().doing = doing;
+        turn
     }
 
     fn backend(&self) -> Arc<dyn Backend> {
@@ -157,6 +166,12 @@ impl Container {
     #[cfg(test)]
     pub fn placed_for_test(&self, from: &str) {
         self.inner().placed_from = Some(from.to_owned());
+    }
+
+    /// As if something were done to it.
+    #[cfg(test)]
+    pub async fn turn_for_test(&self, doing: &'static str) -> RwLockWriteGuard<'_, ()> {
+        self.turn(doing).await
     }
 
     /// The bundle's root file system.

@@ -57,6 +57,14 @@ pub enum TaskError {
         /// Which change, in which state.
         source: Refused,
     },
+    /// Something else is done to it, and its caller cannot wait any longer.
+    #[error("container {id} cannot be deleted yet: its {doing} is under way; delete it again")]
+    Occupied {
+        /// Container id.
+        id: String,
+        /// `checkpoint`, `start`, …
+        doing: &'static str,
+    },
     /// An exec needs a running container.
     #[error("container {id} is {state}; a process can be started only in a running one")]
     NotRunning {
@@ -154,7 +162,7 @@ impl Failure for TaskError {
             TaskError::State { .. } | TaskError::NotRunning { .. } | TaskError::NotStarted { .. } => {
                 Kind::FailedPrecondition
             }
-            TaskError::ShuttingDown => Kind::Unavailable,
+            TaskError::ShuttingDown | TaskError::Occupied { .. } => Kind::Unavailable,
             TaskError::Backend(error) => error.kind(),
             TaskError::Backends(error) => error.kind(),
             TaskError::Cgroup(error) => error.kind(),

@@ -17,7 +17,7 @@ mod target;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
@@ -186,7 +186,12 @@ impl Io {
     pub async fn drain(&self, patience: Duration) -> bool {
         self.stop_input();
         self.leaving.begin();
-        let mut outputs = self.outputs.lock().await;
+        let began = Instant::now();
+        let Ok(mut outputs) = tokio::time::timeout(patience, self.outputs.lock()).await else {
+            // Somebody else drains it, and decides how long.
+            return false;
+        };
+        let patience = patience.saturating_sub(began.elapsed());
         let all = async {
             for output in outputs.iter_mut() {
                 output.await.ok();

@@ -208,7 +208,9 @@ impl Pod {
         }
         let mut held = Vec::new();
         for each in &chosen {
-            held.push((each, each.hold().await));
+            if let Some(hold) = each.hold().await {
+                held.push((each, hold));
+            }
         }
         let subjects: Vec<_> = held.iter().filter_map(|(each, _)| Some((*each, each.subject()?))).collect();
         let first = subjects.first().map(|(each, _)| *each);
@@ -273,7 +275,14 @@ impl Pod {
                 let ended = done.wait_for(Option::is_some);
                 drop(tokio::time::timeout(Duration::from_secs(2), ended).await);
             }
-            if let Err(error) = self.delete(&container.id, "").await {
+            // A capture that is under way is waited for: it would be lost with the shim.
+            let removed = loop {
+                match self.delete(&container.id, "").await {
+                    Err(TaskError::Occupied { .. }) => {}
+                    other => break other,
+                }
+            };
+            if let Err(error) = removed {
                 tracing::warn!(id = container.id, %error, kind = ?error.kind(), "not removed at shutdown");
             }
         }

@@ -1,6 +1,7 @@
 //! The services through a real ttrpc socket, with a fake backend and a fake containerd.
 
 mod complete;
+mod deletion;
 mod fake;
 mod lifecycle;
 mod notes;

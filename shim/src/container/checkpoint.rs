@@ -9,7 +9,7 @@ use cryopod_checkpoint::target::PodIdentity;
 use cryopod_command::{Cancel, Limits};
 use tokio::sync::RwLockWriteGuard;
 
-use super::{Container, DELETE_WITHIN, STEP_WITHIN};
+use super::{Container, STEP_WITHIN};
 use crate::capture::cri::{self, CriOrder};
 use crate::capture::order::{self, Choices, Order, Subject};
 use crate::capture::release;
@@ -19,9 +19,11 @@ use crate::events::Event;
 use crate::process::state::{Change, State};
 
 impl Container {
-    /// Keeps others from changing the container for as long as the guard lives.
-    pub async fn hold(&self) -> RwLockWriteGuard<'_, ()> {
-        self.op.write().await
+    /// Keeps others from changing the container for as long as the guard lives. One that has ended is not held, since
+    /// it cannot start again, and is to be deleted whatever the rest of its pod does.
+    pub async fn hold(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        let turn = self.turn("checkpoint").await;
+        self.init_state().ended().is_none().then_some(turn)
     }
 
     /// The container as it can be captured now; `None` when it does not run.
@@ -77,7 +79,7 @@ impl Container {
         cancel: Cancel,
     ) -> Result<(), TaskError> {
         let mut slots = self.shared.publisher.reserve(1).await?;
-        let _op = self.op.write().await;
+        let _op = self.turn("checkpoint").await;
         let running = watch.begin(cancel.clone()).ok_or(DoorError::Busy)?;
         let state = self.inner().init.state;
         let subject = self
@@ -163,10 +165,5 @@ impl Container {
             release::own_root(&node, &self.id, limits)?;
         }
         Ok(())
-    }
-
-    /// The limits of [`Container::let_go`].
-    pub(super) fn let_go_limits() -> Limits {
-        Limits::within(DELETE_WITHIN)
     }
 }

@@ -89,6 +89,7 @@ impl Container {
             pending: None,
             waiting: None,
             apart: false,
+            doing: "create",
         };
         Ok(Arc::new(Self {
             id: new.id.clone(),
@@ -108,7 +109,7 @@ impl Container {
     /// # Errors
     /// On any error nothing is left of it: no process, no mount, no cgroup.
     pub async fn create(self: &Arc<Self>, new: New) -> Result<u32, TaskError> {
-        let _op = self.op.write().await;
+        let _op = self.turn("create").await;
         match self.make(&new).await {
             Ok(pid) => Ok(pid),
             Err(error) => {
@@ -267,10 +268,10 @@ impl Container {
         let this = self.clone();
         let undone = blocking(move || {
             let fresh = this.inner().launch == Launch::Fresh;
-            let limits = Limits::within(super::DELETE_WITHIN);
+            let limits = Limits::within(super::UNDO_WITHIN);
             let deleted = if fresh { this.chosen.backend.delete(&this.id, &limits) } else { Ok(()) };
             mounts::unmount_all(&this.rootfs())?;
-            this.let_go(&Self::let_go_limits())?;
+            this.let_go(&Limits::within(super::UNDO_WITHIN))?;
             members::forget(&this.shared.home, &this.id);
             deleted.map_err(TaskError::from)
         });

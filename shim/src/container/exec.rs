@@ -58,6 +58,7 @@ impl Container {
     /// When it was started before, the container does not run, or the runtime fails; then the exec is STOPPED.
     pub async fn start_exec(self: &Arc<Self>, exec_id: &str) -> Result<u32, TaskError> {
         let _op = self.op.read().await;
+        self.inner().doing = "exec";
         let (stdio, spec) = {
             let mut inner = self.inner();
             let state = inner.init.state;

@@ -17,7 +17,7 @@ impl Container {
     /// When it does not run, or the runtime fails; then it runs on.
     pub async fn pause(self: &Arc<Self>) -> Result<(), TaskError> {
         let mut slots = self.shared.publisher.reserve(1).await?;
-        let _op = self.op.write().await;
+        let _op = self.turn("pause").await;
         self.inner().change(&self.id, "", Change::Pause)?;
         let (backend, id) = (self.backend(), self.id.clone());
         let paused = blocking(move || backend.pause(&id, &Limits::within(STEP_WITHIN))).await;
@@ -42,7 +42,7 @@ impl Container {
     pub(super) fn let_go_on(self: &Arc<Self>) {
         let this = self.clone();
         tokio::spawn(async move {
-            let _op = this.op.write().await;
+            let _op = this.turn("resume").await;
             let waits = {
                 let mut inner = this.inner();
                 std::mem::take(&mut inner.apart) && inner.init.state == State::Running
@@ -63,7 +63,7 @@ impl Container {
     /// When it is not paused, or the runtime fails; then it stays paused.
     pub async fn resume(self: &Arc<Self>) -> Result<(), TaskError> {
         let mut slots = self.shared.publisher.reserve(1).await?;
-        let _op = self.op.write().await;
+        let _op = self.turn("resume").await;
         let state = self.inner().init.state;
         state
             .transition(Change::Resumed)

@@ -139,7 +139,7 @@ impl Container {
     /// # Errors
     /// Those of the backend.
     pub async fn update(&self, resources: serde_json::Value) -> Result<(), TaskError> {
-        let _op = self.op.write().await;
+        let _op = self.turn("update").await;
         let (backend, id) = (self.backend(), self.id.clone());
         blocking(move || backend.update(&id, &resources, &Limits::within(STEP_WITHIN))).await
     }

@@ -20,7 +20,7 @@ impl Container {
     /// # Errors
     /// When it is not CREATED, or the runtime fails; then it is CREATED, or STOPPED if it died.
     pub async fn start(self: &Arc<Self>) -> Result<u32, TaskError> {
-        let _op = self.op.write().await;
+        let _op = self.turn("start").await;
         self.inner().change(&self.id, "", Change::Start)?;
         let (launch, io) = {
             let inner = self.inner();

@@ -68,7 +68,7 @@ async fn a_process_that_cannot_be_made_waits_for_no_reader() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "stdout");
     let (_stdio, opening) = begin(&out(&path), OWNER, &Registry::default()).await.unwrap();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let failed = opening.finish_during(async { Err::<(), _>("no such program") }).await;
     assert!(matches!(failed, Err("no such program")));
     assert!(start.elapsed() < Duration::from_secs(1));
@@ -165,7 +165,7 @@ async fn what_nobody_reads_holds_a_delete_up_for_a_bounded_time() {
     drop(first);
     workload.write_all(b"for nobody").unwrap();
     drop(workload);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     assert!(io.drain(Duration::from_secs(7)).await);
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }

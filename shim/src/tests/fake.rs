@@ -29,7 +29,8 @@ use crate::pod::Pod;
 use crate::server::services;
 
 /// Runs `process.args` of the bundle as children of the test. `create` waits for a file `go` to appear, so that
-/// nothing runs before `start`; annotation `slow` makes `create` take that many milliseconds.
+/// nothing runs before `start`; annotation `slow` makes `create` take that many milliseconds, and a file `hang` in the
+/// bundle lets `delete` use up all the time that it is given.
 #[derive(Default)]
 pub struct FakeBackend {
     bundles: Mutex<BTreeMap<String, PathBuf>>,
@@ -117,7 +118,12 @@ impl Backend for FakeBackend {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).ok();
         Ok(())
     }
-    fn delete(&self, id: &str, _: &Limits) -> Result<(), Error> {
+    fn delete(&self, id: &str, limits: &Limits) -> Result<(), Error> {
+        let bundle = self.bundles.lock().unwrap().get(id).cloned();
+        if bundle.is_some_and(|bundle| bundle.join("hang").exists()) {
+            std::thread::sleep(limits.remaining().unwrap());
+            return Err(Error::Unsupported { backend: "fake".to_owned(), what: "delete in time" });
+        }
         self.bundles.lock().unwrap().remove(id);
         Ok(())
     }
