@@ -17,6 +17,7 @@ use cryopod_checkpoint::restore::PlaceError;
 use cryopod_checkpoint::settle::SettleError;
 use cryopod_checkpoint::ship::ShipError;
 use cryopod_checkpoint::store::{StoreError, zfs_kind};
+use cryopod_runtime::choice::UnknownMode;
 use cryopod_runtime::config::ConfigError;
 use cryopod_runtime::disk::DiskError;
 use cryopod_runtime::error::Error as RuntimeError;
@@ -151,6 +152,9 @@ pub(crate) enum Error {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The annotation that chooses what is captured.
+    #[error(transparent)]
+    Mode(#[from] UnknownMode),
     /// A capture.
     #[error(transparent)]
     Capture(#[from] CaptureError),
@@ -184,6 +188,7 @@ impl Error {
             | Self::StoreRoot(_)
             | Self::CheckpointName(_)
             | Self::NotAPod { .. }
+            | Self::Mode(_)
             | Self::Ambiguous { .. }
             | Self::BinaryToTerminal
             | Self::ImportFromTerminal => Kind::InvalidArgument,

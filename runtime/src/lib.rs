@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod cgroup;
+pub mod choice;
 pub mod config;
 pub mod connections;
 pub mod criu;

@@ -231,7 +231,7 @@ impl Pod {
         let exit = order.choices.exit;
         let captured = blocking(move || {
             let node = Node::open(&order.sources, &Limits::within(OPEN_WITHIN).with_cancel(cancel.clone()))?;
-            let limits = order::limits(&node.config, &cancel);
+            let limits = order.choices.limits(&node.config, &cancel);
             let captured = order::capture(&node, &order, running.watch(), &limits)?;
             settling::begin(&node.store, &captured.id);
             Ok::<_, DoorError>(captured)

@@ -7,10 +7,9 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use super::containers::pair;
 
 /// What is captured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ModeArg {
     /// Memory and disk where possible, else disk – and it says so
-    #[default]
     Auto,
     /// Memory and disk, or nothing
     Full,
@@ -19,10 +18,9 @@ pub(crate) enum ModeArg {
 }
 
 /// What happens to established TCP connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TcpArg {
     /// They go on where the restored container has the same address
-    #[default]
     Keep,
     /// They are closed, so that clients connect again
     Close,
@@ -34,9 +32,9 @@ pub(crate) struct CheckpointArgs {
     /// Container, or pod by name, namespace/name or id
     #[arg(value_name = "CONTAINER|POD")]
     pub(crate) target: String,
-    /// What is captured
-    #[arg(short, long, value_enum, default_value = "auto")]
-    pub(crate) mode: ModeArg,
+    /// What is captured [default: as the annotation cryopod.dev/checkpoint-mode says, else as configured]
+    #[arg(short, long, value_enum)]
+    pub(crate) mode: Option<ModeArg>,
     /// Id of the checkpoint [default: made from name and time]
     #[arg(long)]
     pub(crate) id: Option<String>,
@@ -46,18 +44,18 @@ pub(crate) struct CheckpointArgs {
     /// Leave it stopped for good once it is captured
     #[arg(long)]
     pub(crate) exit: bool,
-    /// Established TCP connections
-    #[arg(long, value_enum, default_value = "keep")]
-    pub(crate) tcp: TcpArg,
+    /// Established TCP connections [default: as configured]
+    #[arg(long, value_enum)]
+    pub(crate) tcp: Option<TcpArg>,
     /// Labels, shown by `checkpoints list`
     #[arg(short, long = "label", value_name = "NAME=VALUE", value_parser = pair)]
     pub(crate) labels: Vec<(String, String)>,
     /// Stay until it is settled: in the store, independent of its source
     #[arg(long)]
     pub(crate) wait: bool,
-    /// Give up after this many seconds; what was frozen goes on
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) timeout: u64,
+    /// Give up after this many seconds; what was frozen goes on [default: as configured]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: Option<u64>,
 }
 
 /// Options of `restore`.

@@ -3,6 +3,8 @@
 mod pod;
 mod standalone;
 
+use std::time::Duration;
+
 use cryopod_checkpoint::id::CheckpointId;
 use cryopod_checkpoint::manifest::Manifest;
 use cryopod_checkpoint::store::Chosen;
@@ -17,6 +19,9 @@ use crate::exit;
 use crate::output::style::{Palette, Style};
 use crate::output::{timeline, units};
 use crate::pods;
+
+/// More than any capture takes: where nobody sets a time, SIGINT ends it, or who does the work.
+const WHOLE: Duration = Duration::from_secs(24 * 3600);
 
 /// Captures, and says what came of it.
 pub(crate) fn run(context: &Context, args: &CheckpointArgs) -> Result<u8, Error> {

@@ -12,7 +12,8 @@ use cryopod_checkpoint::refusal::Refusal;
 use cryopod_checkpoint::target::{PodIdentity, TcpPolicy};
 use cryopod_command::{Cancel, Limits};
 use cryopod_runtime::backend::Backend;
-use cryopod_runtime::config::{CheckpointMode, Config, Sources, VolumePolicy};
+use cryopod_runtime::choice;
+use cryopod_runtime::config::{CheckpointSection, Config, Sources, VolumePolicy};
 use cryopod_runtime::members::{self, Running};
 use cryopod_runtime::pod_target::PodTarget;
 use cryopod_runtime::spec::annotation;
@@ -71,6 +72,8 @@ pub struct Choices {
     pub volumes: Option<VolumePolicy>,
     /// Free text.
     pub labels: BTreeMap<String, String>,
+    /// Longest capture.
+    pub timeout: Option<Duration>,
 }
 
 impl Choices {
@@ -83,7 +86,7 @@ impl Choices {
             |what, value: &str, expected| DoorError::Choice { what, value: value.to_owned(), expected };
         Ok(Self {
             id: if id.is_empty() { None } else { Some(id.parse()?) },
-            mode: parse_mode(mode)?,
+            mode: parse_mode("mode", mode)?,
             tcp: match tcp {
                 "" => None,
                 "keep" => Some(TcpPolicy::Keep),
@@ -112,28 +115,35 @@ impl Choices {
     /// When the annotation has an unknown value.
     pub fn or_annotated(mut self, brief: &Brief) -> Result<Self, DoorError> {
         if self.mode.is_none() {
-            self.mode = parse_mode(brief.annotation(annotation::CHECKPOINT_MODE).unwrap_or_default())?;
+            let word = brief.annotation(annotation::CHECKPOINT_MODE).unwrap_or_default();
+            self.mode = parse_mode(annotation::CHECKPOINT_MODE, word)?;
         }
         Ok(self)
     }
+
+    /// Mode and TCP connections, where the configuration decides what nobody has chosen.
+    fn or_configured(&self, config: &CheckpointSection) -> (Mode, TcpPolicy) {
+        (self.mode.unwrap_or_else(|| config.mode.into()), self.tcp.unwrap_or(config.tcp))
+    }
+
+    /// The limits of this capture under this configuration.
+    pub fn limits(&self, config: &Config, cancel: &Cancel) -> Limits {
+        let within = self.timeout.unwrap_or_else(|| config.checkpoint.timeout.into());
+        Limits::within(within).with_cancel(cancel.clone())
+    }
 }
 
-fn parse_mode(mode: &str) -> Result<Option<Mode>, DoorError> {
-    Ok(Some(match mode {
-        "" => return Ok(None),
-        "full" => Mode::Full,
-        "disk" => Mode::Disk,
-        "auto" => Mode::Auto,
-        other => {
-            let value = other.to_owned();
-            return Err(DoorError::Choice { what: "mode", value, expected: "full, disk or auto" });
-        }
-    }))
+fn parse_mode(what: &'static str, word: &str) -> Result<Option<Mode>, DoorError> {
+    if word.is_empty() {
+        return Ok(None);
+    }
+    let unknown = || DoorError::Choice { what, value: word.to_owned(), expected: "full, disk or auto" };
+    choice::parse_mode(word).ok_or_else(unknown).map(Some)
 }
 
-/// The limits of a capture under this configuration.
+/// The limits of a capture whose caller sets no time.
 pub fn limits(config: &Config, cancel: &Cancel) -> Limits {
-    Limits::within(Duration::from(config.checkpoint.timeout)).with_cancel(cancel.clone())
+    Choices::default().limits(config, cancel)
 }
 
 /// Captures and commits.
@@ -188,13 +198,8 @@ pub fn take(
     }
     let mut options = CaptureOptions::new(node_facts::read(&config.criu.path, limits), progress);
     options.id.clone_from(&order.choices.id);
-    options.mode = order.choices.mode.unwrap_or(match config.checkpoint.mode {
-        CheckpointMode::Auto => Mode::Auto,
-        CheckpointMode::Full => Mode::Full,
-        CheckpointMode::Disk => Mode::Disk,
-    });
+    (options.mode, options.tcp) = order.choices.or_configured(&config.checkpoint);
     options.exit = order.choices.exit;
-    options.tcp = order.choices.tcp.unwrap_or(config.checkpoint.tcp);
     options.pre_dump = order.choices.pre_dump;
     options.flat = order.flat;
     options.labels.clone_from(&order.choices.labels);
@@ -212,7 +217,51 @@ pub fn take(
 
 #[cfg(test)]
 mod tests {
+    use cryopod_runtime::config::{CheckpointMode, Seconds};
+
     use super::*;
+
+    /// What is captured in which way, and how long that may take.
+    fn decide(mode: &str, tcp: &str, annotations: &str, config: &CheckpointSection) -> (Mode, TcpPolicy) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), format!("{{\"annotations\":{annotations}}}")).unwrap();
+        let choices = Choices::parse("", mode, tcp, "", "").unwrap();
+        choices.or_annotated(&Brief::read(dir.path()).unwrap()).unwrap().or_configured(config)
+    }
+
+    #[test]
+    fn the_caller_decides_before_the_annotation_and_that_before_the_configuration() {
+        let annotated = r#"{"cryopod.dev/checkpoint-mode":"full"}"#;
+        let configured = CheckpointSection {
+            mode: CheckpointMode::Disk,
+            tcp: TcpPolicy::Close,
+            ..CheckpointSection::default()
+        };
+        assert_eq!(decide("auto", "keep", annotated, &configured), (Mode::Auto, TcpPolicy::Keep));
+        assert_eq!(decide("", "", annotated, &configured), (Mode::Full, TcpPolicy::Close));
+        assert_eq!(decide("", "", "{}", &configured), (Mode::Disk, TcpPolicy::Close));
+        assert_eq!(decide("", "", "{}", &CheckpointSection::default()), (Mode::Auto, TcpPolicy::Keep));
+    }
+
+    #[test]
+    fn an_unknown_annotation_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = r#"{"annotations":{"cryopod.dev/checkpoint-mode":"memory"}}"#;
+        std::fs::write(dir.path().join("config.json"), spec).unwrap();
+        let brief = Brief::read(dir.path()).unwrap();
+        let error = Choices::default().or_annotated(&brief).unwrap_err().to_string();
+        assert!(error.contains("cryopod.dev/checkpoint-mode") && error.contains("memory"), "{error}");
+    }
+
+    #[test]
+    fn the_time_is_the_callers_else_the_configured_one() {
+        let mut config = Config::default();
+        config.checkpoint.timeout = Seconds(7);
+        let left = |choices: Choices| choices.limits(&config, &Cancel::new()).remaining().unwrap().as_secs();
+        assert!(left(Choices::default()) <= 7);
+        let longer = Choices { timeout: Some(Duration::from_secs(1000)), ..Choices::default() };
+        assert!(left(longer) > 900);
+    }
 
     #[test]
     fn empty_words_choose_nothing_and_unknown_ones_are_named() {

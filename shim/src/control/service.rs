@@ -1,6 +1,7 @@
 //! The shim's side of Control.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cryopod_runtime::cgroup::Cgroup;
@@ -78,7 +79,9 @@ impl Control for ControlService {
                 &request.volumes,
             )?;
             let labels = request.labels.into_iter().collect();
-            let choices = Choices { exit: request.exit, labels, ..choices };
+            let timeout =
+                Some(request.timeout_seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs);
+            let choices = Choices { exit: request.exit, labels, timeout, ..choices };
             let captured = pod.checkpoint(&request.container, choices, switch).await?;
             let mut response = api::CheckpointResponse::new();
             response.id = captured.id.to_string();

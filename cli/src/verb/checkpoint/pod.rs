@@ -10,7 +10,7 @@ use cryopod_checkpoint::progress::Progress as _;
 use cryopod_shim::control::api;
 use cryopod_shim::control::client::Client;
 
-use super::Done;
+use super::{Done, WHOLE};
 use crate::args::{CheckpointArgs, ModeArg, TcpArg};
 use crate::context::Context;
 use crate::error::{Error, pod_advice};
@@ -25,7 +25,8 @@ pub(super) fn capture(context: &Context, args: &CheckpointArgs, pod: &Pod) -> Re
     let wanted =
         args.id.as_deref().map(str::parse::<CheckpointId>).transpose().map_err(Error::CheckpointName)?;
     let progress = Progress::begin(&context.output, "asking the shim");
-    let limits = context.signals.limits(Duration::from_secs(args.timeout));
+    // Without the option the time is the shim's to keep: it knows the configuration of its handler.
+    let limits = context.signals.limits(args.timeout.map_or(WHOLE, Duration::from_secs));
     let mut show = |seen: &api::ProgressResponse| {
         progress.step(&seen.phase);
         if seen.total_bytes > 0 {
@@ -54,16 +55,51 @@ fn request(args: &CheckpointArgs, id: Option<&CheckpointId>) -> api::CheckpointR
     request.id = id.map(ToString::to_string).unwrap_or_default();
     request.exit = args.exit;
     request.labels = args.labels.iter().cloned().collect();
+    // An empty word leaves the choice to the annotation and to the configuration of the pod's handler.
     request.mode = match args.mode {
-        ModeArg::Auto => "auto",
-        ModeArg::Full => "full",
-        ModeArg::Disk => "disk",
+        None => "",
+        Some(ModeArg::Auto) => "auto",
+        Some(ModeArg::Full) => "full",
+        Some(ModeArg::Disk) => "disk",
     }
     .to_owned();
     request.tcp = match args.tcp {
-        TcpArg::Keep => "keep",
-        TcpArg::Close => "close",
+        None => "",
+        Some(TcpArg::Keep) => "keep",
+        Some(TcpArg::Close) => "close",
     }
     .to_owned();
+    request.timeout_seconds = args.timeout.unwrap_or(0);
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Verb};
+
+    fn asked(line: &str) -> api::CheckpointRequest {
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let Verb::Checkpoint(args) = cli.verb else { panic!("{line} is another verb") };
+        request(&args, None)
+    }
+
+    #[test]
+    fn what_no_option_says_is_left_to_annotation_and_configuration() {
+        let request = asked("cryopod checkpoint web");
+        assert_eq!((request.mode.as_str(), request.tcp.as_str(), request.timeout_seconds), ("", "", 0));
+    }
+
+    #[test]
+    fn options_reach_the_shim_even_where_they_say_the_default() {
+        let request = asked("cryopod checkpoint web --mode auto --tcp keep --timeout 7");
+        assert_eq!(
+            (request.mode.as_str(), request.tcp.as_str(), request.timeout_seconds),
+            ("auto", "keep", 7)
+        );
+        let request = asked("cryopod checkpoint web --mode disk --tcp close");
+        assert_eq!((request.mode.as_str(), request.tcp.as_str()), ("disk", "close"));
+    }
 }

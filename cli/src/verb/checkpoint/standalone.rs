@@ -11,9 +11,12 @@ use cryopod_checkpoint::refusal::Refusal;
 use cryopod_checkpoint::target::{Member, PodIdentity, TcpPolicy};
 use cryopod_command::Limits;
 use cryopod_runtime::backend::Backend;
+use cryopod_runtime::choice::{self, UnknownMode};
+use cryopod_runtime::config::CheckpointSection;
 use cryopod_runtime::members::{self, Running};
 use cryopod_runtime::oci::OciBackend;
 use cryopod_runtime::pod_target::PodTarget;
+use cryopod_runtime::spec::{Spec, annotation};
 use cryopod_runtime::{node_facts, preflight};
 
 use super::Done;
@@ -35,12 +38,14 @@ pub(super) fn capture(context: &Context, args: &CheckpointArgs, entry: &Entry) -
         return Err(Error::NotAPod { id: entry.id().to_owned() });
     }
     let (_, state) = in_status(context, entry.id(), "checkpoint", &[Status::Running, Status::Paused])?;
-    let limits = context.signals.limits(Duration::from_secs(args.timeout));
+    let config = context.config()?;
+    let spec = Spec::of_bundle(&state.bundle).map_err(cryopod_runtime::error::Error::from)?;
+    let chosen = chosen(args, spec.annotation(annotation::CHECKPOINT_MODE), &config.checkpoint)?;
+    let limits = context.signals.limits(chosen.timeout);
     let opened = context.open_store(&limits)?;
     let journal = context.journal()?;
     let backend = Arc::new(context.backend(Some(&state.runtime))?);
     let progress = Progress::begin(&context.output, "looking at the container");
-    let config = context.config()?;
     let version = backend.version(&limits)?;
     let pid = state.init.map_or(0, |init| init.pid);
     let running = Running { id: entry.id(), bundle: &state.bundle, rootfs: Some(&state.rootfs), pid };
@@ -48,9 +53,9 @@ pub(super) fn capture(context: &Context, args: &CheckpointArgs, entry: &Entry) -
     let node = node_facts::read(&config.criu.path, &limits);
     let mut options = CaptureOptions::new(node, &progress);
     options.id = args.id.as_deref().map(str::parse).transpose().map_err(Error::CheckpointName)?;
-    options.mode = mode(args.mode);
+    options.mode = chosen.mode;
     options.exit = args.exit;
-    options.tcp = tcp(args.tcp);
+    options.tcp = chosen.tcp;
     options.labels = args.labels.iter().cloned().collect();
     options.copy_limit = config.checkpoint.volume_copy_limit.0;
     options.memory_preflight = memory(context, &backend, &members, &limits)?;
@@ -91,6 +96,27 @@ fn memory(
     }))
 }
 
+/// How it is captured.
+#[derive(Debug, PartialEq, Eq)]
+struct Chosen {
+    mode: Mode,
+    tcp: TcpPolicy,
+    timeout: Duration,
+}
+
+/// An option decides before the annotation of the bundle, and that before the configuration.
+fn chosen(
+    args: &CheckpointArgs,
+    annotated: Option<&str>,
+    config: &CheckpointSection,
+) -> Result<Chosen, UnknownMode> {
+    Ok(Chosen {
+        mode: choice::mode(args.mode.map(mode), annotated, config.mode)?,
+        tcp: args.tcp.map_or(config.tcp, tcp),
+        timeout: args.timeout.map_or_else(|| config.timeout.into(), Duration::from_secs),
+    })
+}
+
 fn mode(mode: ModeArg) -> Mode {
     match mode {
         ModeArg::Auto => Mode::Auto,
@@ -104,5 +130,57 @@ pub(crate) fn tcp(tcp: TcpArg) -> TcpPolicy {
     match tcp {
         TcpArg::Keep => TcpPolicy::Keep,
         TcpArg::Close => TcpPolicy::Close,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use cryopod_runtime::config::{CheckpointMode, Seconds};
+
+    use super::*;
+    use crate::args::{Cli, Verb};
+
+    fn decide(
+        line: &str,
+        annotated: Option<&str>,
+        config: &CheckpointSection,
+    ) -> Result<Chosen, UnknownMode> {
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let Verb::Checkpoint(args) = cli.verb else { panic!("{line} is another verb") };
+        chosen(&args, annotated, config)
+    }
+
+    fn configured() -> CheckpointSection {
+        CheckpointSection {
+            mode: CheckpointMode::Disk,
+            tcp: TcpPolicy::Close,
+            timeout: Seconds(7),
+            ..CheckpointSection::default()
+        }
+    }
+
+    #[test]
+    fn an_option_decides_before_annotation_and_configuration() {
+        let line = "cryopod checkpoint web --mode auto --tcp keep --timeout 9";
+        let expected = Chosen { mode: Mode::Auto, tcp: TcpPolicy::Keep, timeout: Duration::from_secs(9) };
+        assert_eq!(decide(line, Some("full"), &configured()), Ok(expected));
+    }
+
+    #[test]
+    fn the_annotation_decides_before_the_configuration() {
+        let chosen = decide("cryopod checkpoint web", Some("full"), &configured()).unwrap();
+        assert_eq!((chosen.mode, chosen.tcp), (Mode::Full, TcpPolicy::Close));
+        assert!(decide("cryopod checkpoint web", Some("x"), &configured()).is_err());
+    }
+
+    #[test]
+    fn the_configuration_decides_before_the_built_in_values() {
+        let line = "cryopod checkpoint web";
+        let expected = Chosen { mode: Mode::Disk, tcp: TcpPolicy::Close, timeout: Duration::from_secs(7) };
+        assert_eq!(decide(line, None, &configured()), Ok(expected));
+        let built_in = decide(line, None, &CheckpointSection::default()).unwrap();
+        let expected = Chosen { mode: Mode::Auto, tcp: TcpPolicy::Keep, timeout: Duration::from_secs(300) };
+        assert_eq!(built_in, expected);
     }
 }

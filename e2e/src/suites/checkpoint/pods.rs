@@ -17,6 +17,7 @@ pub const CASES: &[Case] = &[
     ("two_containers_and_a_volume_on_zfs_are_one_instant", false, || one_instant(Volume::on_zfs)),
     ("the_source_goes_on_after_a_checkpoint_with_the_same_processes", true, source_goes_on),
     ("disk_mode_captures_the_files_and_a_restore_starts_afresh", true, disk_mode),
+    ("the_annotation_chooses_the_mode_where_no_option_does", true, annotated_mode),
     ("auto_mode_leaves_memory_out_where_it_must_and_says_why", true, auto_says_why),
     ("a_paused_container_stays_paused", true, paused_stays_paused),
     ("a_restored_pod_can_be_checkpointed_and_restored_again", true, second_generation),
@@ -51,6 +52,19 @@ fn one_instant(make: fn(&Pod, &'static str) -> Result<Volume, Failure>) -> Resul
     ticks::goes_on(&even, &before.1)?;
     pod.remove()?;
     checkpoint.delete().map(drop)
+}
+
+fn annotated_mode() -> Result<(), Failure> {
+    let note = [("cryopod.dev/checkpoint-mode", "disk")];
+    let source = counting_with("cryopod", &note, Spec::counter("counter"))?;
+    for (options, wanted) in [(&[][..], "disk"), (&["--mode", "full"], "full")] {
+        let checkpoint = Checkpoint::with(&source.pod.id, options)?;
+        let mode = checkpoint.manifest()?["mode"].clone();
+        ensure(mode == wanted, || format!("with {options:?} the mode is {mode}, not {wanted}"))?;
+        checkpoint.delete()?;
+    }
+    ticks::goes_on(&source.container, &source.before)?;
+    source.pod.remove()
 }
 
 fn source_goes_on() -> Result<(), Failure> {
