@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cryopod_checkpoint::journal::Journal;
+use cryopod_checkpoint::store::StoreKind as Kind;
 use cryopod_checkpoint::store::{self, Chosen, SharedStore, StoreChoice, StoreConfig};
 use cryopod_command::Limits;
 use cryopod_runtime::config::{Config, Sources, StoreKind};
 use cryopod_runtime::oci::{OciBackend, OciOptions};
-use cryopod_zfs::Zfs;
+use cryopod_zfs::{DatasetName, Zfs};
 
 use crate::args::{DEFAULT_ROOT, Global};
 use crate::error::Error;
@@ -102,9 +103,27 @@ impl Context {
             StoreKind::Dir => StoreChoice::Dir,
         };
         let root = section.zfs.root.as_deref().map(str::parse).transpose().map_err(Error::StoreRoot)?;
+        self.open_chosen(choice, root, section.dir.path.clone(), limits)
+    }
+
+    /// A store that somebody else has chosen, by what it is and where its contents are.
+    pub(crate) fn open_other(&self, told: Chosen, dir: PathBuf, limits: &Limits) -> Result<Opened, Error> {
+        let (choice, root) = match told.kind {
+            Kind::Zfs => (StoreChoice::Zfs, Some(told.place.parse().map_err(Error::StoreRoot)?)),
+            Kind::Dir => (StoreChoice::Dir, None),
+        };
+        Ok(Opened { chosen: told, ..self.open_chosen(choice, root, dir, limits)? })
+    }
+
+    fn open_chosen(
+        &self,
+        choice: StoreChoice,
+        root: Option<DatasetName>,
+        dir: PathBuf,
+        limits: &Limits,
+    ) -> Result<Opened, Error> {
         let locks = self.root.join("locks");
-        let config =
-            StoreConfig { choice, root, dir: section.dir.path.clone(), locks, ..StoreConfig::default() };
+        let config = StoreConfig { choice, root, dir, locks, ..StoreConfig::default() };
         let zfs = match choice {
             StoreChoice::Dir => Ok(None),
             StoreChoice::Auto | StoreChoice::Zfs => cryopod_zfs::open(limits).map(Some),

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use cryopod_checkpoint::capture::Captured;
 use cryopod_checkpoint::target::PodIdentity;
 use cryopod_command::{Cancel, Limits};
 use protobuf::well_known_types::any::Any;
@@ -15,7 +14,8 @@ use crate::backends::Backends;
 use crate::bootstrap::is_safe_id;
 use crate::bundle::Brief;
 use crate::capture::order::{self, Choices, Order};
-use crate::capture::{DoorError, Node, Watch, place, settling};
+use crate::capture::stored::{self, Stored};
+use crate::capture::{DoorError, Node, Watch, place};
 use crate::container::{Container, Deleted, New, Shared};
 use crate::error::TaskError;
 use crate::error::blocking;
@@ -193,7 +193,7 @@ impl Pod {
         container: &str,
         choices: Choices,
         cancel: Cancel,
-    ) -> Result<Captured, TaskError> {
+    ) -> Result<Stored, TaskError> {
         let running = self.watch.begin(cancel.clone()).ok_or(DoorError::Busy)?;
         let mut chosen = self.all();
         chosen.retain(|c| match container {
@@ -229,22 +229,22 @@ impl Pod {
             subjects: subjects.iter().map(|(_, subject)| subject.clone()).collect(),
         };
         let exit = order.choices.exit;
-        let captured = blocking(move || {
+        let stored = blocking(move || {
             let node = Node::open(&order.sources, &Limits::within(OPEN_WITHIN).with_cancel(cancel.clone()))?;
             let limits = order.choices.limits(&node.config, &cancel);
             let captured = order::capture(&node, &order, running.watch(), &limits)?;
-            settling::begin(&node.store, &captured.id);
-            Ok::<_, DoorError>(captured)
+            Ok::<_, DoorError>(stored::settle(node, captured, order.sources.file, &limits))
         })
         .await?;
-        tracing::info!(checkpoint = captured.id.as_str(), containers = subjects.len(), "captured");
+        let checkpoint = stored.captured.id.as_str();
+        tracing::info!(checkpoint, containers = subjects.len(), "captured");
         for (each, _) in &subjects {
-            each.publish_checkpointed(captured.id.as_str()).await;
+            each.publish_checkpointed(checkpoint).await;
             if exit {
                 each.kill("", libc::SIGKILL, true).await?;
             }
         }
-        Ok(captured)
+        Ok(stored)
     }
 
     /// Ends the shim if no container is left; whether it will end.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use cryopod_checkpoint::journal::Journal;
 use cryopod_checkpoint::recover::{Recovery, recover_journal};
-use cryopod_checkpoint::store::{self, SharedStore, StoreChoice, StoreConfig};
+use cryopod_checkpoint::store::{self, Chosen, SharedStore, StoreChoice, StoreConfig};
 use cryopod_command::Limits;
 use cryopod_runtime::config::{Config, Sources, StoreKind};
 use cryopod_runtime::repair::OciRepair;
@@ -20,6 +20,8 @@ pub struct Node {
     pub config: Config,
     /// Where checkpoints are kept.
     pub store: SharedStore,
+    /// Which store it is, and why that one.
+    pub chosen: Chosen,
     /// The journal.
     pub journal: Journal,
 }
@@ -60,7 +62,7 @@ impl Node {
         };
         let (store, chosen) = store::open(wanted, zfs, limits)?;
         tracing::info!(kind = ?chosen.kind, place = chosen.place, why = chosen.why, "store");
-        Ok(Self { config, store, journal: Journal::open(JOURNAL)? })
+        Ok(Self { config, store, chosen, journal: Journal::open(JOURNAL)? })
     }
 
     /// A store that an earlier operation has opened, by what it called its place.

@@ -82,8 +82,9 @@ impl Control for ControlService {
             let timeout =
                 Some(request.timeout_seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs);
             let choices = Choices { exit: request.exit, labels, timeout, ..choices };
-            let captured = pod.checkpoint(&request.container, choices, switch).await?;
+            let stored = pod.checkpoint(&request.container, choices, switch).await?;
             let mut response = api::CheckpointResponse::new();
+            let captured = &stored.captured;
             response.id = captured.id.to_string();
             response.manifest = captured
                 .manifest
@@ -92,6 +93,8 @@ impl Control for ControlService {
             // The manifest was written before the commit; the caller wants the commit's time too.
             response.timeline = serde_json::to_vec(&captured.timeline)
                 .map_err(|error| TaskError::Malformed { what: "the timeline", reason: error.to_string() })?;
+            response.store = Some(stored.told()).into();
+            response.settled = stored.settled;
             Ok::<_, TaskError>(response)
         };
         let answer = detached(context, "control.checkpoint", &id, work).await;

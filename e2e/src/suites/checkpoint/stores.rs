@@ -1,7 +1,7 @@
 //! The same main job on other ground: the overlay snapshotter, and the directory store where there is no ZFS.
 
 use super::Case;
-use crate::cryopod::Checkpoint;
+use crate::cryopod::{self, Checkpoint};
 use crate::shell;
 use crate::story::{counting, restore};
 use crate::suite::{Failure, ensure};
@@ -10,6 +10,7 @@ use crate::ticks;
 pub const CASES: &[Case] = &[
     ("on_the_overlay_snapshotter_the_zfs_store_works", true, overlay_to_zfs),
     ("without_zfs_the_directory_store_works", true, directory),
+    ("the_command_names_the_store_of_the_pods_handler", true, named_store),
     ("the_directory_store_finds_a_flipped_byte", false, directory_flipped),
 ];
 
@@ -26,6 +27,24 @@ fn overlay_to_zfs() -> Result<(), Failure> {
     let (pod, restored) = restore("cryopod-overlay", "restored", &checkpoint.id, &source.spec)?;
     ticks::goes_on(&restored, &source.before)?;
     pod.remove()?;
+    checkpoint.delete().map(drop)
+}
+
+/// The handler's configuration leads to the directory, the command's to ZFS; `--wait` has to look in the former.
+fn named_store() -> Result<(), Failure> {
+    let source = counting("cryopod-dir")?;
+    let id = format!("named-{}", source.pod.uid());
+    let answer = cryopod::ok(&["checkpoint", &source.pod.id, "--id", &id, "--wait"])?;
+    let mut checkpoint = Checkpoint::named(&id);
+    checkpoint.store = DIRECTORY.map(str::to_owned).to_vec();
+    let store = &answer["store"];
+    let named = store["kind"] == "dir" && store["place"] == "/var/lib/cryopod/directory";
+    ensure(named, || format!("the command says {store}"))?;
+    ensure(answer["settled"] == true, || format!("settled is {}", answer["settled"]))?;
+    ensure(!cryopod::checkpoints()?.contains(&id), || "it is in the command's own store".into())?;
+    checkpoint.verify()?;
+    ticks::goes_on(&source.container, &source.before)?;
+    source.pod.remove()?;
     checkpoint.delete().map(drop)
 }
 
