@@ -11,10 +11,16 @@ use std::path::Path;
 use nix::ifaddrs::getifaddrs;
 use nix::sched::CloneFlags;
 
+use cryopod_checkpoint::target::TcpPolicy;
+
 use crate::namespace;
+use crate::spec::Spec;
 
 /// `st` of /proc/net/tcp (include/net/tcp_states.h): what has no peer or no owner any more.
 const WITHOUT_PEER: [&str; 4] = ["06", "07", "0A", "0C"];
+
+/// The network namespace of this process, for containers that have none of their own.
+const OWN: &str = "/proc/self/ns/net";
 
 /// The own addresses of the connections in the network namespace of a process, each once.
 ///
@@ -54,6 +60,41 @@ fn address(hex: &str) -> Option<IpAddr> {
         4 => <[u8; 4]>::try_from(bytes).ok().map(|b| Ipv4Addr::from(b).into()),
         16 => <[u8; 16]>::try_from(bytes).ok().map(|b| Ipv6Addr::from(b).to_canonical()),
         _ => None,
+    }
+}
+
+/// What becomes of the connections of a container that is restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether CRIU is to keep them.
+    pub tcp: TcpPolicy,
+    /// Why they are closed although they were wanted, in one sentence.
+    pub note: Option<String>,
+}
+
+/// Whether connections with these own addresses go on in a container with this specification: if they are wanted, and
+/// all of them can. Where there are none nothing is lost by `Close`, which never makes a restore fail.
+pub fn on_restore(wanted: TcpPolicy, connected: &[IpAddr], spec: &Spec) -> Verdict {
+    let closed = |note| Verdict { tcp: TcpPolicy::Close, note };
+    if wanted == TcpPolicy::Close || connected.is_empty() {
+        return closed(None);
+    }
+    let fits = match spec.namespace_path("network") {
+        Some(path) => fit(connected, path).map_err(|error| format!("{}: {error}", path.display())),
+        // One that the runtime is going to make: it has no address but loopback's.
+        None if spec.has_namespace("network") => Ok(connected.iter().all(IpAddr::is_loopback)),
+        None => fit(connected, Path::new(OWN)).map_err(|error| format!("{OWN}: {error}")),
+    };
+    match fits {
+        Ok(true) => Verdict { tcp: TcpPolicy::Keep, note: None },
+        Ok(false) => {
+            let own: Vec<String> = connected.iter().map(IpAddr::to_string).collect();
+            let own = own.join(", ");
+            closed(Some(format!("TCP connections are closed: not all of {own} are addresses of it here")))
+        }
+        Err(why) => {
+            closed(Some(format!("TCP connections are closed: its addresses here cannot be read: {why}")))
+        }
     }
 }
 
@@ -108,6 +149,39 @@ mod tests {
         assert_eq!(mapped, "127.0.0.1".parse::<IpAddr>().unwrap());
         assert_eq!(address("0100007"), None);
         assert_eq!(address("01ü0007F"), None);
+    }
+
+    fn spec(network: &str) -> Spec {
+        Spec::from_value(
+            serde_json::from_str(&format!("{{\"linux\":{{\"namespaces\":[{network}]}}}}")).unwrap(),
+        )
+    }
+
+    const NEW: &str = r#"{"type":"network"}"#;
+
+    #[test]
+    fn connections_are_kept_where_they_are_wanted_and_all_of_them_can_go_on() {
+        let (loopback, other) = ("127.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap());
+        let kept = on_restore(TcpPolicy::Keep, &[loopback], &spec(NEW));
+        assert_eq!(kept, Verdict { tcp: TcpPolicy::Keep, note: None });
+        let closed = on_restore(TcpPolicy::Keep, &[loopback, other], &spec(NEW));
+        assert_eq!(closed.tcp, TcpPolicy::Close);
+        assert!(closed.note.unwrap().contains("192.0.2.1"));
+    }
+
+    #[test]
+    fn nobody_is_told_of_connections_that_were_not_wanted_or_not_there() {
+        let closed = Verdict { tcp: TcpPolicy::Close, note: None };
+        assert_eq!(on_restore(TcpPolicy::Close, &["127.0.0.1".parse().unwrap()], &spec(NEW)), closed);
+        assert_eq!(on_restore(TcpPolicy::Keep, &[], &spec(NEW)), closed);
+    }
+
+    #[test]
+    fn a_network_that_cannot_be_looked_at_closes_them_and_is_named() {
+        let gone = spec(r#"{"type":"network","path":"/nowhere"}"#);
+        let closed = on_restore(TcpPolicy::Keep, &["192.0.2.1".parse().unwrap()], &gone);
+        assert_eq!(closed.tcp, TcpPolicy::Close);
+        assert!(closed.note.unwrap().contains("/nowhere"));
     }
 
     #[test]

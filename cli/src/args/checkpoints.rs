@@ -20,7 +20,7 @@ pub(crate) enum ModeArg {
 /// What happens to established TCP connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TcpArg {
-    /// They go on where the restored container has the same address
+    /// They go on where the restored container has the same address; else they are closed
     Keep,
     /// They are closed, so that clients connect again
     Close,
@@ -82,9 +82,9 @@ pub(crate) struct RestoreArgs {
     /// Write the PID of the container's init there
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
-    /// Established TCP connections
-    #[arg(long, value_enum, default_value = "keep")]
-    pub(crate) tcp: TcpArg,
+    /// Established TCP connections [default: as chosen for the checkpoint]
+    #[arg(long, value_enum)]
+    pub(crate) tcp: Option<TcpArg>,
     /// Runtime [default: the one that ran it]
     #[arg(long, value_name = "RUNTIME")]
     pub(crate) runtime: Option<String>,

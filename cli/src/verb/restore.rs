@@ -3,22 +3,24 @@
 //! Nothing that exists is overwritten: the container gets a bundle of its own with the captured root mounted in it;
 //! volumes are filled only where they are empty (or the person says so); a name that is taken is an error.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use cryopod_checkpoint::info::CheckpointInfo;
 use cryopod_checkpoint::manifest::MemberRecord;
 use cryopod_checkpoint::restore::{LiveRootfs, LiveVolume, PlaceRequest, Placed, place};
-use cryopod_checkpoint::target::DiskRole;
+use cryopod_checkpoint::target::{DiskRole, TcpPolicy};
 use cryopod_command::Limits;
 use cryopod_runtime::backend::Backend;
+use cryopod_runtime::connections::{self, Verdict};
 use cryopod_runtime::node_facts;
 use cryopod_runtime::spec::Spec;
 use serde_json::{Value, json};
 
 use super::checkpoint::tcp;
 use super::checkpoints::LOOK;
-use crate::args::RestoreArgs;
+use crate::args::{RestoreArgs, TcpArg};
 use crate::context::{Context, Opened, need_root};
 use crate::error::Error;
 use crate::exit;
@@ -48,7 +50,15 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<u8, Error> {
     let prepared = prepare(context, args, &opened, &info, record, &entry, &limits);
     let (placed, state) = prepared.inspect_err(|_| discard(context, &entry))?;
     let begin = match &placed.images {
-        Some(images) => Begin::Restore { images: images.clone(), tcp: tcp(args.tcp) },
+        Some(images) => {
+            let spec = Spec::of_bundle(&state.bundle).map_err(cryopod_runtime::error::Error::from);
+            let spec = spec.inspect_err(|_| discard(context, &entry))?;
+            let memory = record.memory.as_ref();
+            let connected = memory.and_then(|memory| memory.connected.as_deref()).unwrap_or_default();
+            let verdict = connections(args.tcp, manifest.tcp, connected, &spec);
+            verdict.note.iter().for_each(|note| context.output.note(note));
+            Begin::Restore { images: images.clone(), tcp: verdict.tcp }
+        }
         None => Begin::Run,
     };
     for note in &placed.notes {
@@ -72,6 +82,12 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<u8, Error> {
     let how = if memory { "goes on where it was" } else { "started afresh on its old disk" };
     context.output.note(&format!("{id} {how} (PID {pid}); its output: {}/log", entry.dir().display()));
     Ok(exit::OK)
+}
+
+/// Established TCP connections: an option decides before the choice made at the capture, and both give way to what is
+/// possible here, since one connection without its address would make the whole restore fail.
+fn connections(asked: Option<TcpArg>, captured: TcpPolicy, connected: &[IpAddr], spec: &Spec) -> Verdict {
+    connections::on_restore(asked.map_or(captured, tcp), connected, spec)
 }
 
 /// What was made for it goes; the first error is the one to report.
@@ -214,7 +230,20 @@ fn volumes(bundle: &Path, record: &MemberRecord, args: &RestoreArgs) -> Result<V
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    #[test]
+    fn connections_are_kept_as_the_option_says_else_as_the_capture_chose() {
+        let spec = Spec::from_value(json!({ "linux": { "namespaces": [{ "type": "network" }] } }));
+        let connected = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        let tcp = |asked, captured| connections(asked, captured, &connected, &spec).tcp;
+        assert_eq!(tcp(None, TcpPolicy::Close), TcpPolicy::Close);
+        assert_eq!(tcp(None, TcpPolicy::Keep), TcpPolicy::Keep);
+        assert_eq!(tcp(Some(TcpArg::Keep), TcpPolicy::Close), TcpPolicy::Keep);
+        assert_eq!(tcp(Some(TcpArg::Close), TcpPolicy::Keep), TcpPolicy::Close);
+    }
 
     #[test]
     fn the_runtime_is_read_from_what_the_manifest_says() {
