@@ -3,6 +3,8 @@
 //! Called by the name `cryopod-hook` it is the program that CRIU runs when a dump reaches its one instant; that is
 //! decided before the command line is read, since CRIU gives none.
 
+#[cfg(test)]
+mod advice;
 mod args;
 mod context;
 mod doctor;

@@ -51,7 +51,7 @@ pub const REASONS: &[Reason] = &[
     precondition(
         "tcp-established",
         "consider using --tcp-established",
-        "keep TCP connections with tcp = \"keep\"",
+        "keep TCP connections with checkpoint.tcp = \"keep\"",
     ),
     precondition(
         "tcp-address",
