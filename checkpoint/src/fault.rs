@@ -174,6 +174,43 @@ pub(crate) mod test_hook {
         })
     }
 
+    /// The steps that `work` meets on this thread, each as often as it is met.
+    pub(crate) fn met(work: impl FnOnce()) -> Vec<String> {
+        let seen = std::rc::Rc::new(RefCell::new(Vec::new()));
+        let note = std::rc::Rc::clone(&seen);
+        let hooked = set(move |name| {
+            note.borrow_mut().push(name.to_owned());
+            Ok(())
+        });
+        work();
+        drop(hooked);
+        seen.take()
+    }
+
+    /// The `nth` step (from 0), whichever it is, fails.
+    pub(crate) fn fail_nth(nth: usize) -> Hooked {
+        let seen = std::cell::Cell::new(0);
+        set(move |name| {
+            seen.set(seen.get() + 1);
+            if seen.get() == nth + 1 { Err(Injected { step: name.to_owned() }) } else { Ok(()) }
+        })
+    }
+
+    /// As [`die_at`], at the `nth` step (from 0), whichever it is.
+    pub(crate) fn die_nth(nth: usize, died: std::sync::mpsc::Sender<()>) -> Hooked {
+        let seen = std::cell::Cell::new(0);
+        set(move |_| {
+            seen.set(seen.get() + 1);
+            if seen.get() == nth + 1 {
+                died.send(()).ok();
+                loop {
+                    std::thread::park();
+                }
+            }
+            Ok(())
+        })
+    }
+
     pub(super) fn call(name: &str) -> Result<(), Injected> {
         assert!(
             super::STEPS.contains(&name) || name.starts_with("test."),

@@ -13,6 +13,7 @@ use cryopod_zfs::DatasetName;
 use serde::{Deserialize, Serialize};
 
 use crate::kind::Kind;
+use crate::refusal::Refusal;
 
 /// Who is captured: the pod as Kubernetes and containerd know it, or a standalone container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +163,9 @@ pub struct TargetError {
     pub container: String,
     /// How a caller should react.
     pub kind: Kind,
+    /// Set when the dump was refused for what the process is: it would be refused again, and the disks alone can be
+    /// captured. Never for a limit, a crash or a failure of ours.
+    pub refused: Option<Refusal>,
     /// What the kernel, the runtime or CRIU said.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,

@@ -21,6 +21,7 @@ use crate::kind::Kind;
 use crate::manifest::samples;
 use crate::progress::Silent;
 use crate::recover::{Report, recover};
+use crate::refusal::Refusal;
 use crate::restore::{LiveRootfs, LiveVolume, PlaceRequest, Replacement, RootfsPlacement, place};
 use crate::settle;
 use crate::store::{self, Store, StoreChoice, StoreConfig, StoreKind, ZfsStore};
@@ -42,6 +43,8 @@ pub(crate) struct PodState {
     pub(crate) fail: Vec<(&'static str, usize)>,
     /// Links that CRIU makes on the shared volume during the dump of a container: its id, a name, the link to it.
     pub(crate) remaps: Vec<(&'static str, &'static str, &'static str)>,
+    /// The container whose dumps CRIU refuses, with images half written.
+    pub(crate) refuses: Option<&'static str>,
     /// As what they fail; Internal unless told otherwise.
     pub(crate) fail_as: Option<Kind>,
     pub(crate) calls: Vec<String>,
@@ -88,7 +91,8 @@ impl FakePod {
 }
 
 fn failure(step: &'static str, container: &str) -> TargetError {
-    TargetError { step, container: container.into(), kind: Kind::Internal, source: "planned".into() }
+    let source = "planned".into();
+    TargetError { step, container: container.into(), kind: Kind::Internal, refused: None, source }
 }
 
 pub(crate) fn live_path(source: &DiskSource) -> &Path {
@@ -146,6 +150,12 @@ impl Target for FakePod {
         self.call("dump", &member.id)?;
         assert!(self.lock().frozen, "dump of a running pod");
         write_images(images, self.lock().count);
+        if self.lock().refuses == Some(member.id.as_str()) {
+            let refusal =
+                Refusal::new("tty", format!("dump of {}: dangling tty", member.id), "use mode disk");
+            let kind = Kind::FailedPrecondition;
+            return Err(TargetError { kind, refused: Some(refusal), ..failure("dump", &member.id) });
+        }
         self.call("hook", &member.id)?;
         let volume = live_path(&self.members[0].disks[1].source);
         let remaps: Vec<_> =

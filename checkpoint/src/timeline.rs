@@ -28,7 +28,8 @@ pub struct Phase {
 pub struct Timeline {
     /// Phases, by start.
     pub phases: Vec<Phase>,
-    /// From the first freeze to the thaw of the last member: the time in which the pod did not run.
+    /// From the first freeze to the thaw of the last member: the time in which the pod did not run. That of a dump that
+    /// was refused, before the disks were captured alone, is inside its own phase.
     pub freeze_us: u64,
     /// From the beginning to the commit marker.
     pub total_us: u64,
@@ -89,6 +90,13 @@ impl Recorder {
         });
     }
 
+    /// Everything so far was for nothing: one phase of this name stands for it, and the freeze window will be a new one.
+    pub fn begin_again(&mut self, name: impl Into<String>) {
+        let spent = Phase { name: name.into(), start_us: 0, duration_us: micros(self.began.elapsed()) };
+        self.timeline = Timeline { phases: vec![spent], ..Timeline::default() };
+        self.frozen = None;
+    }
+
     /// The first task is about to stop.
     pub fn freezing(&mut self) {
         self.frozen.get_or_insert_with(Instant::now);
@@ -142,5 +150,24 @@ mod tests {
         assert!(timeline.freeze() >= Duration::from_millis(2));
         assert!(timeline.total() >= timeline.freeze());
         assert!(timeline.phases[0].duration_us >= timeline.phases[1].duration_us);
+    }
+
+    #[test]
+    fn a_second_attempt_has_a_freeze_window_of_its_own_and_the_total_holds_both() {
+        let mut recorder = Recorder::start();
+        recorder.freezing();
+        recorder.phase("freeze", |_| std::thread::sleep(Duration::from_millis(20)));
+        recorder.thawed();
+        recorder.begin_again("refused");
+        recorder.freezing();
+        recorder.phase("freeze", |_| ());
+        recorder.thawed();
+        let timeline = recorder.snapshot();
+        let names: Vec<&str> = timeline.phases.iter().map(|phase| phase.name.as_str()).collect();
+        assert_eq!(names, ["refused", "freeze"]);
+        assert!(
+            timeline.freeze() < Duration::from_millis(20) && timeline.total() >= Duration::from_millis(20)
+        );
+        assert!(timeline.phases[1].start_us >= timeline.phases[0].duration_us);
     }
 }

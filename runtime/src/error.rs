@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cryopod_checkpoint::kind::Kind;
+use cryopod_checkpoint::refusal::Refusal;
 use cryopod_command::Stop;
 
 use crate::cgroup::CgroupError;
@@ -139,6 +140,19 @@ impl Error {
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { action, path, source }
+    }
+
+    /// The refusal, when CRIU did not dump a container for what its processes are; none for any other failure.
+    pub(crate) fn refused_dump(&self, container: &str) -> Option<Refusal> {
+        match self {
+            Self::Criu(CriuError::Failed { verb: "dump", said, reason: Some(reason), .. })
+                if reason.refuses =>
+            {
+                let text = format!("criu cannot dump container {container}: {said}");
+                Some(Refusal::new(reason.code, text, reason.advice))
+            }
+            _ => None,
+        }
     }
 
     /// How a caller should react.

@@ -42,7 +42,14 @@ impl PodTarget {
 
 pub(crate) fn target_error(step: &'static str, container: &str, error: impl Into<Error>) -> TargetError {
     let error = error.into();
-    TargetError { step, container: container.to_owned(), kind: error.kind(), source: Box::new(error) }
+    let refused = error.refused_dump(container);
+    TargetError {
+        step,
+        container: container.to_owned(),
+        kind: error.kind(),
+        refused,
+        source: Box::new(error),
+    }
 }
 
 impl Target for PodTarget {

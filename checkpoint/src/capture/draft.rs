@@ -176,25 +176,36 @@ impl Draft {
             None => Ok(()),
         }
     }
-}
 
-impl Drop for Draft {
-    fn drop(&mut self) {
-        let Some(entry) = self.entry.take() else { return };
+    /// Removes everything of the draft; false when something was left to recovery.
+    pub(super) fn discard(mut self) -> bool {
+        self.clear()
+    }
+
+    fn clear(&mut self) -> bool {
+        let Some(entry) = self.entry.take() else { return true };
         let cleanup = Limits::within(CLEANUP);
         if self.begun
             && let Err(error) = self.store.abort(&self.id, &self.planned, &cleanup)
         {
             tracing::error!(checkpoint = %self.id, %error, "an unfinished checkpoint is left to recovery");
-            return;
+            return false;
         }
         // A panic may have come between a dump and its roll-back.
         if self.stuck.is_set() || thread::panicking() {
-            return;
+            return false;
         }
         if let Err(error) = entry.finish() {
             tracing::error!(checkpoint = %self.id, %error, "a finished journal entry is left to recovery");
+            return false;
         }
+        true
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

@@ -6,7 +6,7 @@ use crate::fault::Injected;
 use crate::id::NameError;
 use crate::journal::JournalError;
 use crate::kind::Kind;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, SHARED_UNLINKED};
 use crate::store::StoreError;
 use crate::target::TargetError;
 use crate::tree::TreeError;
@@ -61,6 +61,15 @@ pub enum CaptureError {
 }
 
 impl CaptureError {
+    /// The reason, when it was the memory of the pod that could not be captured and its disks alone could.
+    pub(super) fn memory_refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) if refusal.code == SHARED_UNLINKED => Some(refusal),
+            Self::Target(error) => error.refused.as_ref(),
+            _ => None,
+        }
+    }
+
     /// How a caller should react.
     pub fn kind(&self) -> Kind {
         match self {

@@ -64,6 +64,11 @@ impl Plan {
         self
     }
 
+    /// The same for the disks alone, which is what `auto` takes then.
+    pub(super) fn without_memory(self, refusal: Refusal) -> Self {
+        Self { mode: CapturedMode::Disk, refused: Some(refusal), ..self }
+    }
+
     /// Every snapshot that will be taken.
     pub(super) fn snapshots(&self) -> Vec<PlannedSnapshot> {
         let snapshots = self.disks.iter().filter_map(|disk| match &disk.how {
@@ -90,11 +95,18 @@ pub(super) fn plan(
     let (mode, refused) = mode(options)?;
     let disks = disks(members, store.kind())?;
     let copied = copies(&disks, options.copy_limit, limits)?;
+    let plan = Plan { mode, refused, disks, snapshot: String::new() };
     if mode == CapturedMode::Full {
         let memory: u64 = members.iter().map(|member| member.rss_bytes).sum();
-        space(store, memory, copied, limits)?;
+        let available = store.available(limits)?;
+        if let Err(refusal) = space(store, memory, copied, available) {
+            return match options.mode {
+                Mode::Auto if available >= copied => Ok(plan.without_memory(refusal)),
+                _ => Err(refusal.into()),
+            };
+        }
     }
-    Ok(Plan { mode, refused, disks, snapshot: String::new() })
+    Ok(plan)
 }
 
 fn mode(options: &CaptureOptions<'_>) -> Result<(CapturedMode, Option<Refusal>), CaptureError> {
@@ -215,8 +227,7 @@ pub(super) fn unlinked(disk: &PlannedDisk, member: &str, link: &Path) -> Refusal
     Refusal::new(SHARED_UNLINKED, text, advice)
 }
 
-fn space(store: &Store, memory: u64, copied: u64, limits: &Limits) -> Result<(), CaptureError> {
-    let available = store.available(limits)?;
+fn space(store: &Store, memory: u64, copied: u64, available: u64) -> Result<(), Refusal> {
     let needed = memory.saturating_add(memory / 8).saturating_add(copied).saturating_add(SLACK);
     if available >= needed {
         return Ok(());
@@ -227,5 +238,5 @@ fn space(store: &Store, memory: u64, copied: u64, limits: &Limits) -> Result<(),
         store.place(),
         available >> 20
     );
-    Err(Refusal::new(NO_SPACE, text, "prune checkpoints, enlarge the store, or use mode disk").into())
+    Err(Refusal::new(NO_SPACE, text, "prune checkpoints, enlarge the store, or use mode disk"))
 }

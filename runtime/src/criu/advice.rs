@@ -18,11 +18,29 @@ pub struct Reason {
     pub advice: &'static str,
     /// How a caller should react.
     pub kind: Kind,
+    /// Of a dump: it would be refused again, so that mode `auto` takes the disks alone. Not for what passes (a time-out, a
+    /// leftover) nor for a criu that died.
+    pub refuses: bool,
 }
 
 const fn precondition(code: &'static str, pattern: &'static str, advice: &'static str) -> Reason {
-    Reason { code, pattern, advice, kind: Kind::FailedPrecondition }
+    Reason { code, pattern, advice, kind: Kind::FailedPrecondition, refuses: false }
 }
+
+/// What CRIU cannot capture, however often it is asked.
+const fn refusal(code: &'static str, pattern: &'static str, advice: &'static str) -> Reason {
+    Reason { refuses: true, ..precondition(code, pattern, advice) }
+}
+
+/// Meaning of the codes of dumps that CRIU refuses, beside those that the preflight has as well.
+pub const CODES: &[(&str, &str)] = &[
+    ("ghost-too-large", "a deleted file that is open is larger than `checkpoint.ghost_limit`"),
+    ("unix-socket-outside", "a process is connected to a unix socket outside the container"),
+    ("unsupported-file", "a process has something open that CRIU does not know"),
+    ("tty", "a process has a terminal that CRIU cannot capture"),
+    ("ptrace", "a process cannot be stopped, since a debugger is attached or the kernel forbids it"),
+    ("no-netfilter", "the kernel has no nf_tables, with which CRIU locks the network"),
+];
 
 /// Known failures; the first whose pattern appears in an error line wins, so the specific come first.
 pub const REASONS: &[Reason] = &[
@@ -31,19 +49,21 @@ pub const REASONS: &[Reason] = &[
         pattern: "No space left on device",
         advice: "free space in the checkpoint store, or raise its quota",
         kind: Kind::ResourceExhausted,
+        refuses: true,
     },
     Reason {
         code: "no-space",
         pattern: "Disk quota exceeded",
         advice: "raise the quota of the checkpoint store",
         kind: Kind::ResourceExhausted,
+        refuses: true,
     },
-    precondition(
+    refusal(
         "io-uring",
         "io_uring",
         "CRIU cannot capture io_uring: switch it off in the application, or checkpoint the disk only",
     ),
-    precondition(
+    refusal(
         "io-uring",
         "[io_uring]",
         "CRIU cannot capture io_uring: switch it off in the application, or checkpoint the disk only",
@@ -63,10 +83,10 @@ pub const REASONS: &[Reason] = &[
         "Need to set the --tcp-close options",
         "restore with TCP connections closed",
     ),
-    precondition(
+    refusal(
         "ghost-too-large",
         "Can't dump ghost file",
-        "a deleted but open file is too large: raise checkpoint.ghost_limit",
+        "a deleted but open file is too large: raise checkpoint.ghost_limit, or checkpoint the disk only",
     ),
     precondition(
         "link-remap-leftover",
@@ -88,32 +108,37 @@ pub const REASONS: &[Reason] = &[
         "Can't open file",
         "a file that the application had open is missing in the restored root or volume",
     ),
-    precondition(
+    refusal(
         "unix-socket-outside",
         "External socket is used",
         "a process is connected to a unix socket outside the container: close it, or checkpoint the disk only",
     ),
-    precondition(
+    refusal(
         "unix-socket-outside",
         "half of stream unix connection",
         "a process is connected to a unix socket outside the container: close it, or checkpoint the disk only",
     ),
-    precondition(
+    refusal(
+        "unsupported-file",
+        "of that type [",
+        "a process has something open that CRIU does not know: close it, or checkpoint the disk only",
+    ),
+    refusal(
         "unsupported-mount",
         "doesn't have a proper root mount",
         "a mount was added behind the runtime's back: unmount it, or checkpoint the disk only",
     ),
-    precondition(
+    refusal(
         "unsupported-mount",
         "FS mnt",
         "a mount of this file system type cannot be captured: unmount it, or checkpoint the disk only",
     ),
-    precondition(
+    refusal(
         "host-file",
         "Can't lookup mount=",
         "a process has a file of the host open: pass pipes instead, or checkpoint the disk only",
     ),
-    precondition(
+    refusal(
         "userns",
         "doesn't belong to the target user namespace",
         "pods with user namespaces can be checkpointed on disk only",
@@ -128,18 +153,14 @@ pub const REASONS: &[Reason] = &[
         "Pid mismatch",
         "the process number is taken in the shared PID namespace: restore the whole pod into a new one",
     ),
-    precondition(
+    refusal(
         "tty",
         "Found dangling tty",
         "the terminal belongs to a process outside the container: start it without one",
     ),
-    precondition("tty", "Found unknown/unsupported tty", "this kind of terminal cannot be captured"),
-    precondition(
-        "ptrace",
-        "already traced",
-        "a debugger is attached to a process of the container: detach it",
-    ),
-    precondition(
+    refusal("tty", "Found unknown/unsupported tty", "this kind of terminal cannot be captured"),
+    refusal("ptrace", "already traced", "a debugger is attached to a process of the container: detach it"),
+    refusal(
         "ptrace",
         "Unable to attach",
         "a process could not be stopped: is a debugger attached, or does the kernel forbid ptrace (yama)?",
@@ -150,7 +171,7 @@ pub const REASONS: &[Reason] = &[
         "the tasks did not stop in time: a process may hang in the kernel (state D)",
     ),
     precondition("lsm", "lsm", "the security module of this node differs from the one at capture"),
-    precondition(
+    refusal(
         "no-netfilter",
         "nftables",
         "the kernel has no nf_tables: load the module nf_tables, CRIU locks the network with it",
@@ -161,12 +182,14 @@ pub const REASONS: &[Reason] = &[
         pattern: "Communication error on send",
         advice: "criu was killed (out of memory?); the container goes on, try again",
         kind: Kind::Unavailable,
+        refuses: false,
     },
     Reason {
         code: "criu-died",
         pattern: "read unixpacket",
         advice: "criu was killed (out of memory?); the container goes on, try again",
         kind: Kind::Unavailable,
+        refuses: false,
     },
 ];
 
@@ -250,8 +273,33 @@ mod tests {
     #[test]
     fn every_reason_has_a_code_and_advice() {
         for reason in REASONS {
+            assert!(!reason.refuses || code_is_documented(reason.code), "{}", reason.code);
             assert!(reason.code.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{}", reason.code);
             assert!(!reason.advice.is_empty() && !reason.pattern.is_empty());
+        }
+    }
+
+    fn code_is_documented(code: &str) -> bool {
+        let codes = CODES.iter().chain(crate::preflight::CODES).map(|(known, _)| *known);
+        codes.chain([cryopod_checkpoint::refusal::NO_SPACE]).any(|known| known == code)
+    }
+
+    #[test]
+    fn what_may_pass_and_what_died_is_no_refusal() {
+        for said in [
+            "Timeout reached. Try to interrupt: 0",
+            "Can't link remap to /data/x: File exists",
+            "Communication error on send",
+        ] {
+            assert!(reason(said).is_some_and(|reason| !reason.refuses), "{said}");
+        }
+        for said in [
+            "unix: Can't dump half of stream unix connection.",
+            "tty: Found dangling tty with sid 0 pgid 1 (pts) on peer fd 0.",
+            "Can't dump file 5 of that type [600] (unknown anon_inode)",
+            "Can't dump page: No space left on device",
+        ] {
+            assert!(reason(said).is_some_and(|reason| reason.refuses), "{said}");
         }
     }
 
