@@ -53,7 +53,7 @@ pub enum Failure {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The operation was one of the ZFS store, and the configuration names a directory now.
-    #[error("operation {op} was begun with the ZFS store: run `cryopod doctor` with that configured")]
+    #[error("operation {op} was begun with the ZFS store: run `cryopod recover` with that configured")]
     NeedsZfs {
         /// The operation.
         op: String,

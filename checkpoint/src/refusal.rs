@@ -22,6 +22,17 @@ impl Refusal {
     }
 }
 
+/// Code and meaning of the refusals of this crate; they depend on sizes and files, not on what runs in the pod.
+pub const CODES: &[(&str, &str)] = &[
+    (NO_SPACE, "the store lacks the space for the checkpoint"),
+    (COPY_TOO_LARGE, "a volume that is not on ZFS is larger than what may be copied inside the freeze"),
+    (COPY_UNREADABLE, "a volume that is not on ZFS cannot be read"),
+    (
+        SHARED_UNLINKED,
+        "a deleted file of a volume shared with an earlier container is open and still has another name",
+    ),
+];
+
 /// The store has not enough room for the memory images.
 pub const NO_SPACE: &str = "no-space";
 /// A volume or layer that must be copied inside the freeze is larger than the bound for that.

@@ -57,7 +57,7 @@ pub enum ShipError {
     #[error("the stream: {0}")]
     Manifest(#[from] ManifestError),
     /// Its disks are ZFS snapshots.
-    #[error("checkpoint {id} holds ZFS snapshots and needs the ZFS store: configure zfs.root")]
+    #[error("checkpoint {id} holds ZFS snapshots and needs the ZFS store: set store.kind to \"zfs\"")]
     NeedsZfs {
         /// Which one.
         id: CheckpointId,

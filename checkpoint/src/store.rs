@@ -1,7 +1,7 @@
 //! Where checkpoints live: a ZFS subtree, or a directory where there is no ZFS.
 //!
 //! ```text
-//! <root> = zfs.root, e.g. rpool/cryopod           <dir> = /var/lib/cryopod/store
+//! <root> = store.zfs.root, e.g. rpool/cryopod     <dir> = /var/lib/cryopod/store
 //! ├ bases/<guid>              image roots          ├ checkpoints/<id>/committed   marker with the summary
 //! ├ checkpoints/<id>          state, summary       │                ├ held        a person keeps it
 //! │ ├ memory → <dir>/checkpoints/<id>/memory  ≙    │                └ memory/     the content directory

@@ -16,7 +16,7 @@ use crate::criu::{CriuError, version};
 use crate::process;
 use crate::spec::Spec;
 
-/// Code and meaning of every refusal of this module and of [`crate::disk`].
+/// Code and meaning of every refusal of this module, of its callers and of [`crate::disk`].
 pub const CODES: &[(&str, &str)] = &[
     ("criu-missing", "CRIU is not installed"),
     ("criu-too-old", "CRIU is older than 4.1.1"),
@@ -31,6 +31,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("device-file", "a process has a device open that CRIU cannot restore"),
     ("host-file", "a process has a file open that is outside the container's mounts"),
     ("unsupported-mount", "a file system is mounted inside that CRIU cannot capture"),
+    ("backend-memory", "the runtime of the container cannot dump memory"),
     (crate::disk::VOLUME_REFUSED, "a writable volume for which neither annotation nor configuration decides"),
     (crate::disk::VOLUME_NOT_A_DIRECTORY, "a writable single file of the host is mounted"),
     (crate::disk::BAD_ANNOTATION, "an annotation has an unknown value"),

@@ -44,7 +44,7 @@ pub enum CaptureError {
         source: StoreError,
     },
     /// A container could not be thawed. The journal knows; recovery tries again.
-    #[error("the pod may still be frozen: {0}; `cryopod doctor` and the next recovery try to thaw it")]
+    #[error("the pod may still be frozen: {0}; `cryopod recover` tries again to thaw it")]
     Thaw(TargetError),
     /// The store could not.
     #[error(transparent)]

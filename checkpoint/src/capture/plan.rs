@@ -210,7 +210,8 @@ pub(super) fn too_large(disk: &PlannedDisk, from: &Path, bound: u64) -> Refusal 
         from.display(),
         bound >> 20
     );
-    let advice = "put it on ZFS, raise checkpoint.copy_limit, or leave it out with cryopod.dev/volumes: skip";
+    let advice =
+        "put it on ZFS, raise checkpoint.volume_copy_limit, or leave it out with cryopod.dev/volumes: skip";
     Refusal::new(COPY_TOO_LARGE, text, advice)
 }
 

@@ -71,13 +71,13 @@ fn find_root(
     };
     if let Some(root) = &config.root {
         if pools.iter().any(|pool| pool.name == root.pool()) {
-            return Ok(Ok((root.clone(), "zfs.root of the configuration".to_owned())));
+            return Ok(Ok((root.clone(), "store.zfs.root of the configuration".to_owned())));
         }
         return match config.choice {
             // A configured root that is not there is a mistake or an outage, not a reason to write elsewhere.
-            StoreChoice::Auto | StoreChoice::Zfs => {
-                Err(StoreError::NoPool { why: format!("pool {} of zfs.root is not imported", root.pool()) })
-            }
+            StoreChoice::Auto | StoreChoice::Zfs => Err(StoreError::NoPool {
+                why: format!("pool {} of store.zfs.root is not imported", root.pool()),
+            }),
             StoreChoice::Dir => Ok(Err("the configuration asks for it".to_owned())),
         };
     }
@@ -100,7 +100,7 @@ fn find_root(
         ([only], _) => ((*only).clone(), format!("{only} is the only pool")),
         (several, _) => {
             let names: Vec<&str> = several.iter().map(|pool| pool.as_str()).collect();
-            let why = format!("there are several pools ({}): set zfs.root", names.join(", "));
+            let why = format!("there are several pools ({}): set store.zfs.root", names.join(", "));
             return Ok(Err(why));
         }
     };

@@ -35,7 +35,7 @@ pub enum StoreError {
     },
     /// ZFS was asked for by name and is not usable.
     #[error(
-        "the ZFS store cannot be used: {why}; set zfs.root to a dataset of an imported pool, or store = \"dir\""
+        "the ZFS store cannot be used: {why}; set store.zfs.root to a dataset of an imported pool, or store.kind to \"dir\""
     )]
     NoPool {
         /// Why not.

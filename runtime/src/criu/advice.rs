@@ -91,7 +91,7 @@ pub const REASONS: &[Reason] = &[
     precondition(
         "link-remap-leftover",
         "Can't link remap",
-        "an earlier dump was killed: run `cryopod doctor --repair`, then try again",
+        "an earlier dump was killed: run `cryopod recover`, then try again",
     ),
     precondition(
         "disk-mismatch",

@@ -119,9 +119,11 @@ fn values(definition: &Definition) -> String {
 fn refusals(codes: &Value) -> Result<String, String> {
     let codes = codes.as_object().ok_or("no refusals")?;
     let mut page = format!(
-        "# Refusals\n\n{NOTE}\nA checkpoint that cannot be taken is refused before anything is touched; the pod runs on. The \
-         message has the code, what\nis in the way and what to do; with mode `auto` a refusal of the memory part makes a \
-         checkpoint of the disk, and says so.\nThe exit code is 6, see [exit codes](exit-codes.md).\n\n| code | meaning |\n|---|---|\n"
+        "# Refusals\n\n{NOTE}\nA checkpoint that cannot be taken is refused, nearly always before anything is touched; what only \
+         the dump finds out\nis rolled back. The pod runs on. The message has the code, what is in the way and what to do.\n\n\
+         With mode `auto` a refusal of the memory, also for lack of room or by the dump, makes a checkpoint of the disks \
+         alone, and says\nso: the pod is frozen once more then, for the disks. With mode `full` it is an error. A refusal of \
+         the disks (`copy-…`,\n`volume-…`, `bad-annotation`) is an error in every mode. The exit code is 6, see [exit codes](exit-codes.md).\n\n| code | meaning |\n|---|---|\n"
     );
     for (code, meaning) in codes {
         page.push_str(&format!("| `{code}` | {} |\n", meaning.as_str().unwrap_or_default()));

@@ -25,6 +25,7 @@ fn a_volume_beyond_the_copy_bound_is_refused_before_the_freeze_and_named() {
     let CaptureError::Refused(refusal) = error else { panic!("{error}") };
     assert_eq!(refusal.code, COPY_TOO_LARGE);
     assert!(refusal.text.contains("volume-0 of web"), "{refusal}");
+    assert!(refusal.advice.contains("checkpoint.volume_copy_limit"), "{refusal}");
     assert!(world.pod.lock().calls.is_empty());
 }
 
