@@ -165,7 +165,7 @@ pub struct TargetError {
     pub kind: Kind,
     /// Set when the dump was refused for what the process is: it would be refused again, and the disks alone can be
     /// captured. Never for a limit, a crash or a failure of ours.
-    pub refused: Option<Refusal>,
+    pub refused: Option<Box<Refusal>>,
     /// What the kernel, the runtime or CRIU said.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,

@@ -154,7 +154,11 @@ impl Target for FakePod {
             let refusal =
                 Refusal::new("tty", format!("dump of {}: dangling tty", member.id), "use mode disk");
             let kind = Kind::FailedPrecondition;
-            return Err(TargetError { kind, refused: Some(refusal), ..failure("dump", &member.id) });
+            return Err(TargetError {
+                kind,
+                refused: Some(Box::new(refusal)),
+                ..failure("dump", &member.id)
+            });
         }
         self.call("hook", &member.id)?;
         let volume = live_path(&self.members[0].disks[1].source);

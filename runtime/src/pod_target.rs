@@ -42,7 +42,7 @@ impl PodTarget {
 
 pub(crate) fn target_error(step: &'static str, container: &str, error: impl Into<Error>) -> TargetError {
     let error = error.into();
-    let refused = error.refused_dump(container);
+    let refused = error.refused_dump(container).map(Box::new);
     TargetError {
         step,
         container: container.to_owned(),

@@ -65,7 +65,7 @@ impl CaptureError {
     pub(super) fn memory_refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused(refusal) if refusal.code == SHARED_UNLINKED => Some(refusal),
-            Self::Target(error) => error.refused.as_ref(),
+            Self::Target(error) => error.refused.as_deref(),
             _ => None,
         }
     }
