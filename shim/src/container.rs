@@ -23,7 +23,7 @@ use std::time::Duration;
 use cryopod_runtime::backend::{Backend, Stdio};
 use cryopod_runtime::cgroup::Cgroup;
 use cryopod_zfs::DatasetName;
-use tokio::sync::{RwLock, RwLockWriteGuard};
+use tokio::sync::{RwLock, RwLockWriteGuard, watch};
 
 use crate::backends::Chosen;
 use crate::bundle::{Brief, State as BundleState};
@@ -125,7 +125,7 @@ struct Inner {
     // Streams of a restore that waits for Start.
     waiting: Option<(Stdio, Prepared)>,
     // Restored and frozen until the others of its checkpoint are back.
-    apart: bool,
+    apart: watch::Sender<bool>,
     // What has, or had last, its turn on `op`; for who waits in vain.
     doing: &'static str,
 }

@@ -2,7 +2,7 @@
 
 mod complete;
 mod deletion;
-mod fake;
+pub(crate) mod fake;
 mod lifecycle;
 mod notes;
 mod restored;

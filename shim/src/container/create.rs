@@ -13,7 +13,7 @@ use cryopod_runtime::backend::{Backend, CreateRequest, Stdio};
 use cryopod_runtime::cgroup::Cgroup;
 use cryopod_runtime::oom::OomWatch;
 use cryopod_zfs::DatasetName;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, watch};
 
 use super::{CREATE_WITHIN, Container, Inner, Launch, Shared};
 use crate::backends::Chosen;
@@ -88,7 +88,7 @@ impl Container {
             placed_from: None,
             pending: None,
             waiting: None,
-            apart: false,
+            apart: watch::Sender::new(false),
             doing: "create",
         };
         Ok(Arc::new(Self {

@@ -1,6 +1,7 @@
 //! Further processes in a running container.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted};
 use cryopod_command::Limits;
@@ -14,6 +15,10 @@ use crate::exits::{Child, Exit};
 use crate::io::{self, StdioPaths};
 use crate::process::state::{Change, State};
 use crate::process::{EVENTS_PER_PROCESS, Process};
+
+/// How long a process waits for the others of a restored pod before it lets the pod go: above the timeout of common
+/// probes, below what people accept of a hook.
+const WAITS_APART: Duration = Duration::from_secs(10);
 
 impl Container {
     /// Registers an exec; nothing runs yet.
@@ -57,6 +62,7 @@ impl Container {
     /// # Errors
     /// When it was started before, the container does not run, or the runtime fails; then the exec is STOPPED.
     pub async fn start_exec(self: &Arc<Self>, exec_id: &str) -> Result<u32, TaskError> {
+        self.wait_no_longer(exec_id, WAITS_APART).await?;
         let _op = self.op.read().await;
         self.inner().doing = "exec";
         let (stdio, spec) = {

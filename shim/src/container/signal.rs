@@ -17,8 +17,6 @@ impl Container {
     /// # Errors
     /// NOT_FOUND for what has ended, whether noticed already or not.
     pub async fn kill(&self, exec_id: &str, signal: i32, all: bool) -> Result<(), TaskError> {
-        // Whoever waits for the rest of a pod that is being stopped would not see a polite signal.
-        self.shared.together.give_up();
         let process = if exec_id.is_empty() { "init" } else { exec_id }.to_owned();
         let ended = || TaskError::Ended { id: self.id.clone(), process: process.clone() };
         let child = {
@@ -29,6 +27,11 @@ impl Container {
             }
             target.child.clone()
         };
+        if exec_id.is_empty() {
+            // Whoever waits for the rest of a pod that is being stopped would not see a polite signal. Not for an exec,
+            // nor for what has ended: containerd sends a signal after each of them.
+            self.shared.together.give_up();
+        }
         let Some(child) = child else {
             return Err(TaskError::NotStarted { id: self.id.clone(), process });
         };

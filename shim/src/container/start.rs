@@ -92,7 +92,7 @@ impl Container {
         let Launch::Restore { images, work, tcp, from, company } = launch else { return Err(not_started()) };
         let this = self.clone();
         let frozen = self.shared.together.must_wait(&from, self.brief.name(&self.id), &company);
-        self.inner().apart = frozen;
+        self.inner().apart.send_replace(frozen);
         let _expecting = self.shared.registry.expect();
         let made: Made = blocking(move || {
             std::fs::create_dir_all(&work)

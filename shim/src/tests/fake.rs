@@ -22,7 +22,7 @@ use ttrpc::asynchronous::Server;
 
 use crate::backends::{Backends, BackendsError, Chosen};
 use crate::capture::marks::Marks;
-use crate::container::Shared;
+use crate::container::{Container, New, Shared};
 use crate::events::Publisher;
 use crate::exits::Registry;
 use crate::pod::Pod;
@@ -249,6 +249,23 @@ pub async fn shim() -> Shim {
 }
 
 impl Shim {
+    /// A container that sleeps.
+    pub async fn running(&self, id: &str) -> Arc<Container> {
+        let bundle = self.bundle(id, "exec sleep 60", &serde_json::json!({}));
+        let new = New {
+            id: id.to_owned(),
+            bundle: bundle.into(),
+            mounts: Vec::new(),
+            stdio: Default::default(),
+            checkpoint: String::new(),
+            wish: None,
+        };
+        self.pod.create(new, None).await.unwrap();
+        let container = self.pod.container(id).unwrap();
+        container.start().await.unwrap();
+        container
+    }
+
     /// A bundle whose init runs `script`.
     pub fn bundle(&self, id: &str, script: &str, annotations: &serde_json::Value) -> String {
         let bundle = self.dir.path().join(id);
