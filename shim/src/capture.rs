@@ -80,6 +80,11 @@ pub enum DoorError {
     /// Only one capture of a pod at a time.
     #[error("a checkpoint of this pod is being taken already")]
     Busy,
+    /// containerd reads the root of one of them.
+    #[error(
+        "containerd has not finished its own checkpoint of container {0}: try again when its task is resumed"
+    )]
+    Unfinished(String),
     /// Nothing that could be captured.
     #[error("{0}")]
     Nothing(String),
@@ -134,9 +139,11 @@ impl Failure for DoorError {
             DoorError::Settle(error) => error.kind(),
             DoorError::Swap(error) => error.kind(),
             DoorError::Runtime(error) => error.kind(),
-            DoorError::Busy | DoorError::Nothing(_) | DoorError::Mixed { .. } | DoorError::NoMemory(_) => {
-                Kind::FailedPrecondition
-            }
+            DoorError::Busy
+            | DoorError::Unfinished(_)
+            | DoorError::Nothing(_)
+            | DoorError::Mixed { .. }
+            | DoorError::NoMemory(_) => Kind::FailedPrecondition,
             DoorError::File { .. } | DoorError::Marks(_) | DoorError::Fault(_) => Kind::Internal,
         }
     }

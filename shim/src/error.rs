@@ -73,6 +73,14 @@ pub enum TaskError {
         /// Its state.
         state: &'static str,
     },
+    /// What is captured has to be there.
+    #[error("container {id} is {state}; only a running or paused one can be captured")]
+    NotCapturable {
+        /// Container id.
+        id: String,
+        /// Its state.
+        state: &'static str,
+    },
     /// There is no process yet that could be signalled.
     #[error("process {process} of container {id} was not started yet")]
     NotStarted {
@@ -159,9 +167,10 @@ impl Failure for TaskError {
             }
             TaskError::Exists { .. } => Kind::AlreadyExists,
             TaskError::BadId(_) | TaskError::Malformed { .. } => Kind::InvalidArgument,
-            TaskError::State { .. } | TaskError::NotRunning { .. } | TaskError::NotStarted { .. } => {
-                Kind::FailedPrecondition
-            }
+            TaskError::State { .. }
+            | TaskError::NotRunning { .. }
+            | TaskError::NotCapturable { .. }
+            | TaskError::NotStarted { .. } => Kind::FailedPrecondition,
             TaskError::ShuttingDown | TaskError::Occupied { .. } => Kind::Unavailable,
             TaskError::Backend(error) => error.kind(),
             TaskError::Backends(error) => error.kind(),

@@ -212,6 +212,9 @@ impl Pod {
                 held.push((each, hold));
             }
         }
+        if let Some((read, _)) = held.iter().find(|(each, _)| each.is_read_by_containerd()) {
+            return Err(DoorError::Unfinished(read.id.clone()).into());
+        }
         let subjects: Vec<_> = held.iter().filter_map(|(each, _)| Some((*each, each.subject()?))).collect();
         let first = subjects.first().map(|(each, _)| *each);
         let first = first.ok_or_else(|| {

@@ -38,6 +38,17 @@ impl Container {
         })
     }
 
+    /// Whether it runs, or is paused, with something of containerd's own checkpoint still to be done: a stand-in may
+    /// be under its dataset's name.
+    pub fn is_read_by_containerd(&self) -> bool {
+        let inner = self.inner();
+        match inner.init.state {
+            State::Thawed => true,
+            State::Running | State::Paused => inner.pending.is_some(),
+            _ => false,
+        }
+    }
+
     /// Notes, for Delete and for `delete`, that snapshots of ours may be on its dataset from now on.
     ///
     /// # Errors
@@ -82,9 +93,17 @@ impl Container {
         let _op = self.turn("checkpoint").await;
         let running = watch.begin(cancel.clone()).ok_or(DoorError::Busy)?;
         let state = self.inner().init.state;
+        if state == State::Thawed {
+            return Err(DoorError::Unfinished(self.id.clone()).into());
+        }
+        let pending = self.inner().pending.take();
+        if let Some(pending) = pending {
+            // A pause that lasts over several checkpoints: no Resume has come in between.
+            blocking(move || cri::finish(pending, &Limits::within(STEP_WITHIN))).await?;
+        }
         let subject = self
             .subject()
-            .ok_or_else(|| TaskError::NotRunning { id: self.id.clone(), state: state.name() })?;
+            .ok_or_else(|| TaskError::NotCapturable { id: self.id.clone(), state: state.name() })?;
         let is_cri = self.brief.annotation(cryopod_runtime::spec::annotation::CONTAINER_TYPE).is_some();
         let exit = choices.exit;
         let order = Order {
@@ -165,5 +184,30 @@ impl Container {
             release::own_root(&node, &self.id, limits)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::fake::shim;
+
+    #[tokio::test]
+    async fn a_pod_is_not_captured_while_containerd_reads_a_root_of_it() {
+        let shim = shim().await;
+        let (other, container) = (shim.running("a").await, shim.running("b").await);
+        container.pause().await.unwrap();
+        container.inner().init.apply(Change::Thaw).unwrap();
+        let error = shim.pod.checkpoint("", Choices::default(), Cancel::new()).await.unwrap_err();
+        assert!(matches!(&error, TaskError::Door(DoorError::Unfinished(id)) if id == "b"), "{error}");
+        let (images, identity) = (shim.dir.path().join("images"), shim.pod.identity());
+        let again =
+            container.checkpoint(images, Choices::default(), identity, shim.pod.watch(), Cancel::new()).await;
+        assert!(matches!(again.unwrap_err(), TaskError::Door(DoorError::Unfinished(_))));
+        container.resume().await.unwrap();
+        assert!(!container.is_read_by_containerd());
+        for container in [other, container] {
+            container.kill("", libc::SIGKILL, false).await.unwrap();
+        }
     }
 }

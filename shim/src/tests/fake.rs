@@ -34,6 +34,7 @@ use crate::server::services;
 #[derive(Default)]
 pub struct FakeBackend {
     bundles: Mutex<BTreeMap<String, PathBuf>>,
+    restored: Mutex<BTreeMap<String, u32>>,
 }
 
 fn streams(stdio: Stdio) -> [ProcessStdio; 3] {
@@ -103,8 +104,10 @@ impl Backend for FakeBackend {
         std::thread::sleep(Duration::from_millis(50));
         Ok(())
     }
-    fn restore(&self, _: CreateRequest<'_>, _: &RestoreRequest<'_>, _: &Limits) -> Result<u32, Error> {
-        Err(unsupported())
+    fn restore(&self, request: CreateRequest<'_>, _: &RestoreRequest<'_>, _: &Limits) -> Result<u32, Error> {
+        let pid = spawn("exec sleep 60", request.stdio);
+        self.restored.lock().unwrap().insert(request.id.to_owned(), pid);
+        Ok(pid)
     }
     fn exec(&self, request: ExecRequest<'_>, _: &Limits) -> Result<u32, Error> {
         let script = request.process["args"][0].as_str().unwrap();
@@ -125,6 +128,10 @@ impl Backend for FakeBackend {
             return Err(Error::Unsupported { backend: "fake".to_owned(), what: "delete in time" });
         }
         self.bundles.lock().unwrap().remove(id);
+        if let Some(pid) = self.restored.lock().unwrap().remove(id) {
+            let pid = nix::unistd::Pid::from_raw(pid as i32);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
         Ok(())
     }
     fn pause(&self, _: &str, _: &Limits) -> Result<(), Error> {
@@ -223,6 +230,7 @@ pub struct Shim {
     pub sandbox: SandboxClient,
     pub pod: Arc<Pod>,
     pub seen: Seen,
+    backend: Arc<FakeBackend>,
     _servers: (Server, Server),
 }
 
@@ -239,16 +247,22 @@ pub async fn shim() -> Shim {
         together: Arc::default(),
         marks: Marks::at(dir.path().join("restored")),
     };
-    let pod = Pod::new(shared, Box::new(OneBackend(Arc::default())));
+    let backend: Arc<FakeBackend> = Arc::default();
+    let pod = Pod::new(shared, Box::new(OneBackend(backend.clone())));
     let address = format!("unix://{}", dir.path().join("s").display());
     let mut server = services(&pod).bind(&address).unwrap();
     server.start().await.unwrap();
     let client = Client::connect(&address).await.unwrap();
     let (task, sandbox) = (TaskClient::new(client.clone()), SandboxClient::new(client));
-    Shim { dir, task, sandbox, pod, seen, _servers: (containerd, server) }
+    Shim { dir, task, sandbox, pod, seen, backend, _servers: (containerd, server) }
 }
 
 impl Shim {
+    /// PID of the process that the backend has brought back for `id` and not removed again.
+    pub fn restored(&self, id: &str) -> Option<u32> {
+        self.backend.restored.lock().unwrap().get(id).copied()
+    }
+
     /// A container that sleeps.
     pub async fn running(&self, id: &str) -> Arc<Container> {
         let bundle = self.bundle(id, "exec sleep 60", &serde_json::json!({}));
