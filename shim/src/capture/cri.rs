@@ -13,6 +13,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cryopod_checkpoint::capture::Mode;
 use cryopod_checkpoint::fault;
@@ -24,6 +25,9 @@ use cryopod_zfs::DatasetName;
 
 use super::{DoorError, Node, Running, order, settling};
 use crate::capture::order::Order;
+
+/// How long removing a checkpoint may take that failed after its commit.
+const TAKE_BACK: Duration = Duration::from_secs(30);
 
 /// What is left to do when containerd has read the root.
 #[derive(Debug)]
@@ -91,18 +95,19 @@ pub fn capture(
         cryopod_runtime::spec::Spec::of_bundle(&member).map_err(cryopod_runtime::error::Error::from)?;
     let id = cri.order.subjects.first().map(|subject| subject.id.as_str()).unwrap_or_default();
     let images = taken.images(spec.name(id)).ok_or_else(|| DoorError::NoMemory(taken.id().to_string()))?;
-    copy_flat(&images, &cri.images)?;
+    let copied = copy_flat(&images, &cri.images)?;
     fault::step("shim.cri.copied")?;
     let captured = taken.commit(running.watch(), limits)?;
-    fault::step("shim.cri.committed")?;
     let checkpoint = captured.id.clone();
     // Also for one that is to end: the diff comes before containerd deletes the task and unmounts its root.
-    let swap = match stand_in {
-        Some(dataset) => Swap::out(&node.store, &node.journal, dataset, &checkpoint, limits)?,
-        None => None,
+    let swapped = swap_out(&node, stand_in, &checkpoint, limits);
+    // What is left of one that ends is in its checkpoint.
+    let swapped = if cri.order.choices.exit {
+        swapped
+    } else {
+        swapped.inspect_err(|_| take_back(&node.store, &checkpoint))
     };
-    fault::step("shim.cri.swapped")?;
-    let pending = match swap {
+    let pending = match swapped? {
         Some(swap) => {
             let node = Opened(std::sync::Arc::new(node));
             Some(Pending { swap, node, checkpoint: checkpoint.clone() })
@@ -112,12 +117,67 @@ pub fn capture(
             None
         }
     };
+    copied.keep();
     Ok(CriCaptured { checkpoint, thawed: cri.order.ends_pause, pending })
+}
+
+/// Puts a stand-in under the dataset's name, where there is one to put.
+fn swap_out(
+    node: &Node,
+    stand_in: Option<&DatasetName>,
+    checkpoint: &CheckpointId,
+    limits: &Limits,
+) -> Result<Option<Swap>, DoorError> {
+    fault::step("shim.cri.committed")?;
+    let swap = match stand_in {
+        Some(dataset) => Swap::out(&node.store, &node.journal, dataset, checkpoint, limits)?,
+        None => None,
+    };
+    if let Err(injected) = fault::step("shim.cri.swapped") {
+        if let Some(swap) = swap {
+            swap.back(&node.store, limits)?;
+        }
+        return Err(injected.into());
+    }
+    Ok(swap)
+}
+
+/// Removes a checkpoint that containerd will not hear of. A failure is logged: the caller has an error already.
+fn take_back(store: &Store, checkpoint: &CheckpointId) {
+    // Not the limits of the capture, which may be why it failed.
+    if let Err(error) = store.delete(checkpoint, &Limits::within(TAKE_BACK)) {
+        let checkpoint = checkpoint.as_str();
+        tracing::error!(checkpoint, %error, "the checkpoint of a failed request stays; delete it by hand");
+    }
+}
+
+/// Files that were handed on; removed again on drop unless the capture came about, since a request that is repeated
+/// overwrites none.
+#[derive(Debug, Default)]
+struct Copied {
+    files: Vec<PathBuf>,
+}
+
+impl Copied {
+    fn keep(mut self) {
+        self.files.clear();
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        for file in &self.files {
+            if let Err(error) = fs::remove_file(file) {
+                tracing::warn!(path = %file.display(), %error, "an image of a failed checkpoint stays");
+            }
+        }
+    }
 }
 
 /// Copies the regular files of `from` into `to`, mode 0600. Nothing else is there in a flat dump; links are not
 /// followed (containerd's archive takes files only).
-fn copy_flat(from: &Path, to: &Path) -> Result<(), DoorError> {
+fn copy_flat(from: &Path, to: &Path) -> Result<Copied, DoorError> {
+    let mut copied = Copied::default();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(DoorError::file("make", to))?;
     for entry in fs::read_dir(from).map_err(DoorError::file("list", from))? {
         let entry = entry.map_err(DoorError::file("list", from))?;
@@ -125,14 +185,16 @@ fn copy_flat(from: &Path, to: &Path) -> Result<(), DoorError> {
             continue;
         }
         let target = to.join(entry.file_name());
-        let copied = fs::File::open(entry.path()).and_then(|mut source| {
+        let result = fs::File::open(entry.path()).and_then(|mut source| {
             let mut options = fs::OpenOptions::new();
             options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-            io::copy(&mut source, &mut options.open(&target)?)
+            let mut made = options.open(&target)?;
+            copied.files.push(target.clone());
+            io::copy(&mut source, &mut made)
         });
-        copied.map_err(DoorError::file("copy to", &target))?;
+        result.map_err(DoorError::file("copy to", &target))?;
     }
-    Ok(())
+    Ok(copied)
 }
 
 /// Gives the dataset its name back and lets the checkpoint settle. On error recovery does it later.
@@ -158,9 +220,20 @@ mod tests {
         fs::create_dir(from.path().join("sub")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", from.path().join("parent")).unwrap();
         let to = to.path().join("images");
-        copy_flat(from.path(), &to).unwrap();
+        copy_flat(from.path(), &to).unwrap().keep();
         let names: Vec<_> = fs::read_dir(&to).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["inventory.img"]);
         assert!(copy_flat(from.path(), &to).is_err(), "files that are there already are not overwritten");
+        assert!(to.join("inventory.img").exists(), "and not removed, since they are another's");
+    }
+
+    #[test]
+    fn what_a_failed_capture_has_handed_on_is_removed_so_that_it_can_be_repeated() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(from.path().join("core-1.img"), "c").unwrap();
+        drop(copy_flat(from.path(), to.path()).unwrap());
+        assert_eq!(fs::read_dir(to.path()).unwrap().count(), 0);
+        copy_flat(from.path(), to.path()).unwrap().keep();
+        assert_eq!(fs::read_dir(to.path()).unwrap().count(), 1);
     }
 }
