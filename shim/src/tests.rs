@@ -6,3 +6,4 @@ pub(crate) mod fake;
 mod lifecycle;
 mod notes;
 mod restored;
+mod revived;

@@ -8,10 +8,11 @@ use cryopod_command::Limits;
 use cryopod_runtime::backend::{CreateRequest, RestoreRequest};
 
 use super::create::{Made, Waiting, observe};
-use super::{CREATE_WITHIN, Container, Launch};
+use super::{CREATE_WITHIN, Container, DELETE_WITHIN, Launch};
 use crate::capture::DoorError;
 use crate::error::{TaskError, blocking};
 use crate::events::Event;
+use crate::io::Prepared;
 use crate::process::state::{Change, State};
 
 impl Container {
@@ -94,20 +95,44 @@ impl Container {
         let frozen = self.shared.together.must_wait(&from, self.brief.name(&self.id), &company);
         self.inner().apart.send_replace(frozen);
         let _expecting = self.shared.registry.expect();
-        let made: Made = blocking(move || {
+        let restored = blocking(move || {
             std::fs::create_dir_all(&work)
                 .map_err(|source| TaskError::Directory { path: work.clone(), source })?;
             let request = CreateRequest { id: &this.id, bundle: &this.bundle, stdio };
             let restore = RestoreRequest { images: &images, work: &work, tcp, frozen };
-            let backend = this.backend();
-            let pid = backend.restore(request, &restore, &Limits::within(CREATE_WITHIN))?;
+            Ok::<_, TaskError>(this.backend().restore(request, &restore, &Limits::within(CREATE_WITHIN))?)
+        });
+        let pid = restored.await?;
+        let begun = self.take_over(pid, prepared).await;
+        if begun.is_err() {
+            self.take_back_restored().await;
+        }
+        begun
+    }
+
+    /// From here on the process is there: whoever fails has to end it.
+    async fn take_over(self: &Arc<Self>, pid: u32, prepared: Prepared) -> Result<(), TaskError> {
+        let this = self.clone();
+        let made: Made = blocking(move || {
             this.note_pid(pid)?;
             fault::step("shim.start.restored").map_err(DoorError::from)?;
-            Ok::<_, TaskError>(observe(&*backend, &this.id, pid))
+            Ok::<_, TaskError>(observe(&*this.backend(), &this.id, pid))
         })
         .await?;
         self.adopt(made, Ok(prepared)).await?;
         let io = self.inner().init.io.clone();
         Ok(io.map_or(Ok(()), |io| io.open_input())?)
+    }
+
+    /// A failed Start leaves nothing that runs: containerd believes that it never did. Its own failures are logged, since
+    /// the caller has an error already.
+    async fn take_back_restored(self: &Arc<Self>) {
+        self.inner().apart.send_replace(false);
+        // So that Delete, which waits for its end, sees it.
+        self.watch_init();
+        let (backend, id) = (self.backend(), self.id.clone());
+        if let Err(error) = blocking(move || backend.delete(&id, &Limits::within(DELETE_WITHIN))).await {
+            tracing::error!(id = self.id, %error, "a restored process whose start failed is not ended; Delete does it");
+        }
     }
 }
