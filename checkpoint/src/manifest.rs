@@ -219,6 +219,8 @@ pub enum Contradiction {
     MemberTwice(String),
     #[error("two disks are stored as {0}")]
     DiskTwice(String),
+    #[error("snapshot {0} is not named after the checkpoint")]
+    Snapshot(String),
     #[error("file {0} is listed twice")]
     FileTwice(String),
     #[error("the disks of member {0} are not those of its contents")]

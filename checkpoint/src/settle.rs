@@ -168,7 +168,8 @@ fn lock_name(id: &CheckpointId) -> String {
     format!("settle-{id}")
 }
 
-/// Snapshots of a checkpoint that still exist on the datasets they were taken of.
+/// Snapshots of an unsettled checkpoint, which this node has captured, that still exist on the datasets they were taken
+/// of.
 fn sources(store: &ZfsStore, manifest: &Manifest, limits: &Limits) -> Result<Vec<SnapshotName>, StoreError> {
     let mut sources = Vec::new();
     for (_, record, disk) in manifest.stored_disks() {
@@ -197,7 +198,8 @@ pub(crate) fn stop_and_remove(
     let _wish = store.locks.want(&lock_name(id))?;
     let _lock = store.locks.lock(&lock_name(id), limits)?;
     let mut found = Vec::new();
-    if let Some(committed) = store.committed(id, limits)? {
+    // A settled one has none, whatever its manifest says: it may have been imported, and name what is not its own.
+    if let Some(committed) = store.committed(id, limits)?.filter(|committed| !committed.settled) {
         // A damaged manifest must not keep a checkpoint from being deleted.
         match store.open_content(id, limits).and_then(|content| content.read_manifest(id, committed.manifest))
         {

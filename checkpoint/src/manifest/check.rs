@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{CapturedMode, Contradiction, DiskContent, Manifest, ManifestError, MemberRecord, stored_name};
 use crate::id::check_component;
+use crate::store::SNAPSHOT_PREFIX;
 use crate::target::DiskRole;
 use crate::timeline::MAX_PHASES;
 
@@ -69,6 +70,10 @@ impl Manifest {
             let name = stored_name(&member.name, &disk.name);
             if let DiskContent::Zfs { snapshot, .. } = &disk.content {
                 component("a snapshot", snapshot)?;
+                // Deleting destroys it at its source too, so it must not be able to name one of somebody else.
+                if snapshot.strip_prefix(SNAPSHOT_PREFIX) != Some(self.id.as_str()) {
+                    return Err(ManifestError::Contradiction(Contradiction::Snapshot(snapshot.clone())));
+                }
             }
             if let DiskContent::Shared { member, disk } = &disk.content {
                 let held = self.member(member).and_then(|record| record.disk(disk));
@@ -134,6 +139,13 @@ mod tests {
         change(&mut manifest);
         let bytes = serde_json::to_vec(&manifest).unwrap();
         Manifest::parse(&bytes).expect_err("accepted")
+    }
+
+    fn contradiction(error: ManifestError) -> Contradiction {
+        match error {
+            ManifestError::Contradiction(found) => found,
+            other => panic!("{other}"),
+        }
     }
 
     #[test]
@@ -208,6 +220,14 @@ mod tests {
         refused(|m| m.members[0].memory = None);
         refused(|m| m.mode = CapturedMode::Disk);
         refused(|m| m.members[0].disks.clear());
+        for name in ["autosnap_daily", "cryopod-other-20260304-050607-00ff", "cryopod-", "web"] {
+            let error = refused(|m| {
+                let DiskContent::Zfs { snapshot, .. } = &mut m.members[0].disks[0].content else { panic!() };
+                *snapshot = name.to_owned();
+            });
+            let Contradiction::Snapshot(named) = contradiction(error) else { panic!("{name}") };
+            assert_eq!(named, name);
+        }
         refused(|m| m.members[0].memory.as_mut().unwrap().rounds.clear());
         refused(|m| {
             let memory = m.members[0].memory.as_mut().unwrap();

@@ -13,6 +13,7 @@ use crate::fault::{self, test_hook};
 use crate::manifest::{DiskContent, FileRecord, Manifest, samples};
 use crate::progress::Silent;
 use crate::store::StoreKind;
+use crate::target::DiskSource;
 use crate::testing::{World, cut, name, none};
 
 fn exported(world: &World, id: &CheckpointId, options: ExportOptions) -> Vec<u8> {
@@ -280,6 +281,27 @@ fn a_disk_that_lies_about_its_contents_is_refused() {
     let error = import_into(&there, &sections, true).unwrap_err();
     assert!(matches!(error, ShipError::WrongGuid { .. }), "{error}");
     there.recovered("wrong guid");
+}
+
+#[test]
+fn deleting_an_import_destroys_nothing_outside_of_the_store_whatever_its_manifest_names() {
+    let (stream, mut manifest) = stream(StoreKind::Zfs);
+    let mut there = World::new(StoreKind::Zfs);
+    // A replica of the disk, which has its guid and its name, as a sender may know them of any snapshot.
+    let id = import_into(&there, &stream, false).unwrap();
+    let stored = format!("tank/cryopod/checkpoints/{id}/web-rootfs@cryopod-{id}").parse().unwrap();
+    let victim = name("tank/victim");
+    let receive = cryopod_zfs::ReceiveRequest::new(&victim);
+    there.fake.copy(&cryopod_zfs::SendRequest::full(&stored), &receive, &none()).unwrap();
+    there.baseline.extend([victim.to_string(), format!("{victim}@cryopod-{id}")]);
+    there.store.delete(&id, &none()).unwrap();
+    for record in &mut manifest.members {
+        let DiskSource::Zfs { dataset, .. } = &mut record.member.disks[0].source else { panic!() };
+        *dataset = victim.clone();
+    }
+    import_into(&there, &rebuilt(&stream, &manifest.to_bytes().unwrap()), false).unwrap();
+    there.store.delete(&id, &none()).unwrap();
+    there.recovered("the replica stays");
 }
 
 /// The same sections behind another manifest, with all hashes made right.
