@@ -22,6 +22,9 @@ pub struct CheckpointInfo {
     pub members: Vec<String>,
     /// Independent of its source: the pod and its datasets can go.
     pub settled: bool,
+    /// It came in a stream: what it says of pod and time is its sender's word.
+    #[serde(default)]
+    pub imported: bool,
     /// A person asked to keep it; prune never deletes it.
     pub held: bool,
     /// Bytes of memory images and copied disks.

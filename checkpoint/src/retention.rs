@@ -70,11 +70,12 @@ pub struct Plan {
 }
 
 /// Plans for all pods of a store; checkpoints compete only with those of the same pod (namespace and name, so that
-/// the pods a Deployment or a restore makes one after the other under one name are one series).
+/// the pods a Deployment or a restore makes one after the other under one name are one series). Imported ones are a
+/// series of their own: pod and time are their sender's word, which must not push out what was captured here.
 pub fn plan(checkpoints: &[CheckpointInfo], policy: &Policy, now: Timestamp) -> Plan {
-    let mut pods: BTreeMap<(&str, &str), Vec<&CheckpointInfo>> = BTreeMap::new();
+    let mut pods: BTreeMap<(bool, &str, &str), Vec<&CheckpointInfo>> = BTreeMap::new();
     for checkpoint in checkpoints {
-        let pod = (checkpoint.pod.namespace.as_str(), checkpoint.pod.name.as_str());
+        let pod = (checkpoint.imported, checkpoint.pod.namespace.as_str(), checkpoint.pod.name.as_str());
         pods.entry(pod).or_default().push(checkpoint);
     }
     let mut plan = Plan::default();
@@ -167,6 +168,7 @@ mod tests {
             pod: PodIdentity { name: pod.into(), ..PodIdentity::default() },
             members: vec![],
             settled: true,
+            imported: false,
             held: false,
             memory_bytes: 0,
             disk_bytes: 0,
@@ -199,6 +201,18 @@ mod tests {
         ];
         let plan = plan(&all, &Policy { keep_last: 2, ..Policy::default() }, now());
         assert_eq!(plan.delete, vec![all[0].id.clone()]);
+    }
+
+    #[test]
+    fn imported_checkpoints_do_not_compete_with_those_captured_here() {
+        let mut all = vec![at("web", "2026-06-01T00:00:00Z"), at("web", "2026-06-02T00:00:00Z")];
+        for day in 10..14 {
+            let mut imported = at("web", &format!("2026-06-{day}T00:00:00Z"));
+            imported.imported = true;
+            all.push(imported);
+        }
+        let plan = plan(&all, &Policy { keep_last: 2, ..Policy::default() }, now());
+        assert_eq!(plan.delete, vec![all[3].id.clone(), all[2].id.clone()]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! <root> = store.zfs.root, e.g. rpool/cryopod     <dir> = /var/lib/cryopod/store
 //! ├ bases/<guid>              image roots          ├ checkpoints/<id>/committed   marker with the summary
 //! ├ checkpoints/<id>          state, summary       │                ├ held        a person keeps it
+//! │                                                │                ├ imported    it came in a stream
 //! │ ├ memory → <dir>/checkpoints/<id>/memory  ≙    │                └ memory/     the content directory
 //! │ └ <member>-<disk>         settled disks        ├ containers/<id>
 //! ├ containers/<id>           roots we made        └ trash/<id>.<n>               deleted, being removed
@@ -78,6 +79,17 @@ pub(crate) struct Committed {
     pub(crate) manifest: Sha256,
     /// Whether it is independent of its source.
     pub(crate) settled: bool,
+}
+
+/// Where a checkpoint that is committed comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Captured here; its disks are at their sources.
+    Unsettled,
+    /// Captured here, and independent of its sources.
+    Settled,
+    /// From a stream, and so independent.
+    Imported,
 }
 
 /// The store of a node. Cheap to clone by `Arc`; every call asks the disk, nothing is cached.
@@ -253,19 +265,29 @@ impl Store {
         }
     }
 
-    /// Writes the manifest and makes the checkpoint visible.
+    /// Writes the manifest and makes a checkpoint of this node visible.
     pub(crate) fn commit(
         &self,
         manifest: &Manifest,
         settled: bool,
         limits: &Limits,
     ) -> Result<(), StoreError> {
+        let origin = if settled { Origin::Settled } else { Origin::Unsettled };
+        self.commit_as(manifest, origin, limits)
+    }
+
+    /// The same for one that came in a stream.
+    pub(crate) fn commit_import(&self, manifest: &Manifest, limits: &Limits) -> Result<(), StoreError> {
+        self.commit_as(manifest, Origin::Imported, limits)
+    }
+
+    fn commit_as(&self, manifest: &Manifest, origin: Origin, limits: &Limits) -> Result<(), StoreError> {
         let id = &manifest.id;
         let hash = self.content(id).write_manifest(manifest)?;
         crate::fault::step("capture.commit")?;
         match self {
-            Self::Zfs(store) => store.commit(id, &manifest.summary(), hash, settled, limits),
-            Self::Dir(store) => store.commit(id, &manifest.summary(), hash),
+            Self::Zfs(store) => store.commit(id, &manifest.summary(), hash, origin, limits),
+            Self::Dir(store) => store.commit(id, &manifest.summary(), hash, origin),
         }
     }
 

@@ -102,6 +102,7 @@ pub(crate) mod tests {
             },
             members: vec![pod.into()],
             settled: true,
+            imported: false,
             held: false,
             memory_bytes: 1 << 20,
             disk_bytes: 2 << 20,

@@ -69,7 +69,7 @@ pub fn import(
     let draft = Draft { store, content, manifest: &manifest, options, progress, limits };
     let outcome = draft.sections(&mut reader).and_then(|()| {
         fault::step("import.commit")?;
-        Ok(store.commit(&manifest, true, limits)?)
+        Ok(store.commit_import(&manifest, limits)?)
     });
     if let Err(error) = outcome {
         // If this fails too, the entry stays and recovery removes the draft.

@@ -43,7 +43,8 @@ fn a_checkpoint_comes_out_on_another_node_as_it_went_in() {
             let there = World::new(kind);
             let id = import_into(&there, &stream, trusted).unwrap();
             assert_eq!(there.store.manifest(&id, &none()).unwrap(), manifest);
-            assert!(there.store.info(&id, &none()).unwrap().settled);
+            let info = there.store.info(&id, &none()).unwrap();
+            assert!(info.settled && info.imported, "{info:?}");
             let error = import_into(&there, &stream, trusted).unwrap_err();
             assert_eq!(error.kind(), Kind::AlreadyExists, "{error}");
             there.store.verify(&id, &Silent, &none()).unwrap();

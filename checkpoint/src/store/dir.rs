@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::content::Content;
-use super::{Committed, Damage, Deleted, StoreError};
+use super::{Committed, Damage, Deleted, Origin, StoreError};
 use crate::digest::Sha256;
 use crate::durable;
 use crate::fault;
@@ -24,6 +24,9 @@ pub(super) use claim::try_claim;
 
 /// Longest marker: the summary names up to 256 members.
 const MAX_MARKER: u64 = 1 << 20;
+
+/// The file that says that a checkpoint came in a stream.
+const IMPORTED: &str = "imported";
 
 /// Checkpoints below a directory.
 #[derive(Debug)]
@@ -95,8 +98,14 @@ impl DirStore {
         id: &CheckpointId,
         summary: &Summary,
         manifest: Sha256,
+        origin: Origin,
     ) -> Result<(), StoreError> {
         let path = self.checkpoint(id);
+        if origin == Origin::Imported {
+            // A file of its own, like `held`: the marker's version stays readable to programs before it.
+            let file = path.join(IMPORTED);
+            durable::write(&file, b"").map_err(StoreError::io("write", &file))?;
+        }
         let content = path.join("memory");
         durable::sync_dir(&content).map_err(StoreError::io("sync", &content))?;
         let marker = Marker { version: 1, manifest, summary: summary.clone() };
@@ -198,6 +207,7 @@ impl DirStore {
             pod: summary.pod,
             members: summary.members,
             settled: true,
+            imported: self.checkpoint(id).join(IMPORTED).exists(),
             held: self.checkpoint(id).join("held").exists(),
             memory_bytes: summary.memory_bytes,
             disk_bytes: summary.disk_bytes,

@@ -23,7 +23,7 @@ pub(crate) use find::Found;
 use list::state;
 
 use super::content::Content;
-use super::{Committed, Damage, StoreError};
+use super::{Committed, Damage, Origin, StoreError};
 use crate::digest::Sha256;
 use crate::durable;
 use crate::id::CheckpointId;
@@ -43,6 +43,8 @@ const STATE: &str = "cryopod:state";
 pub(crate) const KIND: &str = "cryopod:kind";
 /// `yes` once every disk is in the store.
 const SETTLED: &str = "cryopod:settled";
+/// `yes` when it came in a stream.
+const IMPORTED: &str = "cryopod:imported";
 /// `yes` while a person keeps it.
 const HELD: &str = "cryopod:held";
 /// The summary as JSON.
@@ -183,7 +185,7 @@ impl ZfsStore {
         id: &CheckpointId,
         summary: &Summary,
         manifest: Sha256,
-        settled: bool,
+        origin: Origin,
         limits: &Limits,
     ) -> Result<(), StoreError> {
         let mut summary = summary.clone();
@@ -192,15 +194,18 @@ impl ZfsStore {
         while json.len() > MAX_VALUE && summary.members.pop().is_some() {
             json = serde_json::to_string(&summary).map_err(StoreError::Marker)?;
         }
-        let properties = Properties::new()
+        let mut properties = Properties::new()
             .with(ID, id.as_str())
             .with(KIND, "checkpoint")
             .with("canmount", "off")
             .with(STATE, "committed")
             .with(SUMMARY, json)
             .with(MANIFEST, manifest.to_string())
-            .with(SETTLED, if settled { "yes" } else { "no" })
+            .with(SETTLED, if origin == Origin::Unsettled { "no" } else { "yes" })
             .with("readonly", "on");
+        if origin == Origin::Imported {
+            properties.set(IMPORTED, "yes");
+        }
         self.set(id, &properties, limits)
     }
 

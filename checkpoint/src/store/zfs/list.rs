@@ -6,7 +6,7 @@ use cryopod_command::Limits;
 use cryopod_zfs::{Dataset, DatasetName, Entry, Filter, Kinds, Snapshot, Wanted};
 
 use super::claim::{is_draft, marks};
-use super::{HELD, ID, SETTLED, STATE, SUMMARY, State, ZfsStore};
+use super::{HELD, ID, IMPORTED, SETTLED, STATE, SUMMARY, State, ZfsStore};
 use crate::id::CheckpointId;
 use crate::info::{CheckpointInfo, Summary};
 use crate::store::StoreError;
@@ -37,7 +37,7 @@ impl ZfsStore {
         depth: u32,
         limits: &Limits,
     ) -> Result<Vec<CheckpointInfo>, StoreError> {
-        let wanted = [ID, STATE, SETTLED, HELD, SUMMARY].map(str::to_owned).to_vec();
+        let wanted = [ID, STATE, SETTLED, IMPORTED, HELD, SUMMARY].map(str::to_owned).to_vec();
         let kinds = Kinds { snapshots: true, ..Kinds::DATASETS };
         let filter =
             Filter { roots: vec![root.clone()], depth: Some(depth), kinds, wanted: Wanted::Named(wanted) };
@@ -123,6 +123,7 @@ fn info(dataset: &Dataset) -> Option<CheckpointInfo> {
         pod: summary.pod,
         members: summary.members,
         settled: own(SETTLED) == Some("yes"),
+        imported: own(IMPORTED) == Some("yes"),
         held: own(HELD) == Some("yes"),
         memory_bytes: summary.memory_bytes,
         disk_bytes: summary.disk_bytes,

@@ -68,6 +68,9 @@ pub(super) fn show(info: &CheckpointInfo, manifest: &Manifest, palette: Palette)
         ("criu", manifest.node.criu.clone().unwrap_or_else(|| "none".into())),
         ("made by", manifest.tool.clone()),
     ];
+    if info.imported {
+        lines.push(("imported", "yes: from a stream, whose sender says whose it is".to_owned()));
+    }
     if info.held {
         lines.push(("held", "yes: prune never deletes it".to_owned()));
     }
