@@ -139,14 +139,23 @@ fn one_pod(series: &[&CheckpointInfo], policy: &Policy, now: Timestamp, plan: &m
 fn untouchable(checkpoint: &CheckpointInfo, policy: &Policy, now: Timestamp) -> Option<Reason> {
     if *policy == Policy::default() {
         Some(Reason::NoPolicy)
-    } else if checkpoint.held {
+    } else if let Some(reason) = in_use(checkpoint) {
+        Some(reason)
+    } else if checkpoint.created > now {
+        Some(Reason::Future)
+    } else {
+        None
+    }
+}
+
+/// Why a checkpoint must not go, apart from all rules.
+pub(crate) fn in_use(checkpoint: &CheckpointInfo) -> Option<Reason> {
+    if checkpoint.held {
         Some(Reason::Held)
     } else if !checkpoint.sharers.is_empty() {
         Some(Reason::InUse)
     } else if !checkpoint.settled {
         Some(Reason::Settling)
-    } else if checkpoint.created > now {
-        Some(Reason::Future)
     } else {
         None
     }

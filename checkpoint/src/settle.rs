@@ -164,7 +164,7 @@ pub fn tidy(store: &Store, limits: &Limits) -> Result<u64, StoreError> {
     store.reap(limits)
 }
 
-fn lock_name(id: &CheckpointId) -> String {
+pub(crate) fn lock_name(id: &CheckpointId) -> String {
     format!("settle-{id}")
 }
 

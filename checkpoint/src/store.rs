@@ -37,6 +37,8 @@ use crate::journal::PlannedSnapshot;
 use crate::lock::Locks;
 use crate::manifest::{DiskContent, Manifest};
 use crate::progress::Progress;
+use crate::retention::{self, Reason};
+use crate::settle;
 
 use content::Content;
 
@@ -59,6 +61,15 @@ pub enum Deleted {
         /// Datasets that live on its disks, or mounts that keep it busy.
         sharers: Vec<String>,
     },
+}
+
+/// What became of a checkpoint that no rule keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pruned {
+    /// It was deleted.
+    Deleted(Deleted),
+    /// It is needed by now.
+    Kept(Reason),
 }
 
 /// A checkpoint whose every byte was read and compared.
@@ -178,13 +189,31 @@ impl Store {
     pub fn delete(&self, id: &CheckpointId, limits: &Limits) -> Result<Deleted, StoreError> {
         self.info(id, limits)?;
         match self {
-            Self::Zfs(store) => crate::settle::stop_and_remove(store, id, limits),
+            Self::Zfs(store) => settle::stop_and_remove(store, id, limits),
             Self::Dir(store) => store.remove(id),
         }
     }
 
+    /// The same, unless it is held, shared or not settled by now: for those who decided from a list that may be old.
+    pub fn delete_unless_used(&self, id: &CheckpointId, limits: &Limits) -> Result<Pruned, StoreError> {
+        let Some(_settling) = self.locks().try_lock(&settle::lock_name(id))? else {
+            return Ok(Pruned::Kept(Reason::Settling));
+        };
+        let _keeping = self.locks().lock(&keep_lock(id), limits)?;
+        if let Some(reason) = retention::in_use(&self.info(id, limits)?) {
+            return Ok(Pruned::Kept(reason));
+        }
+        let deleted = match self {
+            // Settled, so it has nothing outside of the store.
+            Self::Zfs(store) => store.remove(id, &[], limits),
+            Self::Dir(store) => store.remove(id),
+        };
+        deleted.map(Pruned::Deleted)
+    }
+
     /// Keeps a checkpoint from being pruned, or lets it go again.
     pub fn set_held(&self, id: &CheckpointId, held: bool, limits: &Limits) -> Result<(), StoreError> {
+        let _keeping = self.locks().lock(&keep_lock(id), limits)?;
         self.info(id, limits)?;
         match self {
             Self::Zfs(store) => store.set_held(id, held, limits),
@@ -328,3 +357,11 @@ impl Store {
         }
     }
 }
+
+/// Taken for the moment in which it is decided whether a person holds a checkpoint.
+fn keep_lock(id: &CheckpointId) -> String {
+    format!("keep-{id}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! `cryopod checkpoints prune`: deletes what no rule keeps, or says what it would delete.
 
 use cryopod_checkpoint::retention::{self, Plan, Policy, Reason};
+use cryopod_checkpoint::store::Pruned;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -21,9 +22,14 @@ pub(super) fn run(context: &Context, args: &PruneArgs) -> Result<u8, Error> {
     let mut errors = Vec::new();
     let mut done = Plan { keep: plan.keep.clone(), delete: Vec::new() };
     for id in &plan.delete {
-        let outcome = if args.dry_run { Ok(()) } else { store.delete(id, &limits).map(drop) };
-        match outcome {
-            Ok(()) => done.delete.push(id.clone()),
+        if args.dry_run {
+            done.delete.push(id.clone());
+            continue;
+        }
+        // The list is old by now: somebody may have restored or held it meanwhile.
+        match store.delete_unless_used(id, &limits) {
+            Ok(Pruned::Deleted(_)) => done.delete.push(id.clone()),
+            Ok(Pruned::Kept(reason)) => done.keep.push((id.clone(), reason)),
             Err(error) => errors.push(Error::from(error)),
         }
     }
