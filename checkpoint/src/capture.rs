@@ -14,6 +14,7 @@
 mod commit;
 mod disks;
 mod draft;
+mod ending;
 mod error;
 mod memory;
 mod options;
@@ -39,11 +40,12 @@ use plan::Plan;
 
 pub use commit::Taken;
 pub(crate) use draft::draft_lock;
+pub use ending::Ending;
 pub use error::CaptureError;
 pub use options::{CaptureOptions, DEFAULT_COPY_LIMIT, Mode, PreDump};
 
 /// A committed checkpoint.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Captured {
     /// Its id.
     pub id: CheckpointId,
@@ -51,6 +53,8 @@ pub struct Captured {
     pub manifest: Manifest,
     /// Where the time went, the commit included.
     pub timeline: Timeline,
+    /// With `exit`: the containers are still frozen, and the caller ends them.
+    pub ending: Option<Ending>,
 }
 
 /// Captures and commits.

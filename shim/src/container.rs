@@ -38,6 +38,7 @@ use crate::process::Process;
 use crate::process::state::{Change, State};
 use crate::together::{Company, Together};
 
+pub use checkpoint::end;
 pub use create::New;
 pub use delete::Deleted;
 

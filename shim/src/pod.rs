@@ -16,7 +16,7 @@ use crate::bundle::Brief;
 use crate::capture::order::{self, Choices, Order};
 use crate::capture::stored::{self, Stored};
 use crate::capture::{DoorError, Node, Watch, place};
-use crate::container::{Container, Deleted, New, Shared};
+use crate::container::{Container, Deleted, New, Shared, end};
 use crate::error::TaskError;
 use crate::error::blocking;
 use crate::process::state::State;
@@ -231,21 +231,22 @@ impl Pod {
             ends_pause: false,
             subjects: subjects.iter().map(|(_, subject)| subject.clone()).collect(),
         };
-        let exit = order.choices.exit;
-        let stored = blocking(move || {
+        let mut stored = blocking(move || {
             let node = Node::open(&order.sources, &Limits::within(OPEN_WITHIN).with_cancel(cancel.clone()))?;
             let limits = order.choices.limits(&node.config, &cancel);
             let captured = order::capture(&node, &order, running.watch(), &limits)?;
             Ok::<_, DoorError>(stored::settle(node, captured, order.sources.file, &limits))
         })
         .await?;
-        let checkpoint = stored.captured.id.as_str();
+        let checkpoint = stored.captured.id.clone();
+        let checkpoint = checkpoint.as_str();
         tracing::info!(checkpoint, containers = subjects.len(), "captured");
         for (each, _) in &subjects {
             each.publish_checkpointed(checkpoint).await;
-            if exit {
-                each.kill("", libc::SIGKILL, true).await?;
-            }
+        }
+        if let Some(ending) = stored.captured.ending.take() {
+            let ended: Vec<_> = subjects.iter().map(|(each, _)| Arc::clone(each)).collect();
+            end(&ended, ending).await?;
         }
         Ok(stored)
     }

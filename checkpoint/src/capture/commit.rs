@@ -135,17 +135,14 @@ impl Taken {
         self.draft.stage(CaptureStage::Committing)?;
         let settled =
             !manifest.stored_disks().any(|(_, _, disk)| matches!(disk.content, DiskContent::Zfs { .. }));
-        let Self { frozen, draft, recorder, .. } = &mut self;
+        let Self { draft, recorder, .. } = &mut self;
         let store = std::sync::Arc::clone(draft.store());
         recorder.phase("commit", |_| store.commit(&manifest, settled, limits))?;
         fault::step("capture.committed")?;
-        if let Some(frozen) = frozen.take() {
-            frozen.keep();
-        }
+        let exit = self.frozen.take().map(Frozen::keep).is_some();
         let timeline = self.recorder.snapshot();
         let id = self.draft.id().clone();
-        self.draft.committed()?;
-        Ok(Captured { id, manifest, timeline })
+        Ok(Captured { id, manifest, timeline, ending: self.draft.committed(exit) })
     }
 
     fn records(

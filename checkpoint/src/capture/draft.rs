@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cryopod_command::Limits;
 
-use super::CaptureError;
+use super::{CaptureError, Ending};
 use crate::fault;
 use crate::id::CheckpointId;
 use crate::journal::{CaptureStage, Journal, JournalError, Open, Operation, PlannedSnapshot};
@@ -169,12 +169,17 @@ impl Draft {
         }
     }
 
-    /// The checkpoint is committed: nothing is removed any more.
-    pub(super) fn committed(mut self) -> Result<(), JournalError> {
-        match self.entry.take() {
-            Some(entry) => entry.finish(),
-            None => Ok(()),
+    /// The checkpoint is committed: nothing is removed any more, and an error can no longer undo it. With `exit` its
+    /// entry stays until the pod has ended.
+    pub(super) fn committed(mut self, exit: bool) -> Option<Ending> {
+        let entry = self.entry.take()?;
+        if exit {
+            return Some(Ending::new(entry));
         }
+        if let Err(error) = entry.finish() {
+            tracing::warn!(checkpoint = %self.id, %error, "a finished journal entry is left to recovery");
+        }
+        None
     }
 
     /// Removes everything of the draft; false when something was left to recovery.

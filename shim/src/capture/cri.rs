@@ -15,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cryopod_checkpoint::capture::Mode;
+use cryopod_checkpoint::capture::{Captured, Ending, Mode};
 use cryopod_checkpoint::fault;
 use cryopod_checkpoint::id::CheckpointId;
 use cryopod_checkpoint::store::Store;
@@ -68,12 +68,16 @@ pub struct CriCaptured {
     pub thawed: bool,
     /// To be finished at Resume.
     pub pending: Option<Pending>,
+    /// The container is to be ended, whatever else is to be said.
+    pub ending: Option<Ending>,
+    /// Whether containerd can read the root now. The checkpoint is committed in any case.
+    pub prepared: Result<(), DoorError>,
 }
 
 /// Captures one container. `thawed` is called as soon as it runs again.
 ///
 /// # Errors
-/// See [`DoorError`]; then no checkpoint is left in the store, and nothing of ours in `images`.
+/// See [`DoorError`]; then no checkpoint is left in the store, and the container is as it was.
 pub fn capture(
     mut cri: CriOrder,
     node: Node,
@@ -97,28 +101,26 @@ pub fn capture(
     let images = taken.images(spec.name(id)).ok_or_else(|| DoorError::NoMemory(taken.id().to_string()))?;
     let copied = copy_flat(&images, &cri.images)?;
     fault::step("shim.cri.copied")?;
-    let captured = taken.commit(running.watch(), limits)?;
-    let checkpoint = captured.id.clone();
+    let Captured { id: checkpoint, ending, .. } = taken.commit(running.watch(), limits)?;
     // Also for one that is to end: the diff comes before containerd deletes the task and unmounts its root.
-    let swapped = swap_out(&node, stand_in, &checkpoint, limits);
-    // What is left of one that ends is in its checkpoint.
-    let swapped = if cri.order.choices.exit {
-        swapped
-    } else {
-        swapped.inspect_err(|_| take_back(&node.store, &checkpoint))
-    };
-    let pending = match swapped? {
-        Some(swap) => {
+    let (pending, prepared) = match swap_out(&node, stand_in, &checkpoint, limits) {
+        Ok(Some(swap)) => {
             let node = Opened(std::sync::Arc::new(node));
-            Some(Pending { swap, node, checkpoint: checkpoint.clone() })
+            (Some(Pending { swap, node, checkpoint: checkpoint.clone() }), Ok(()))
         }
-        None => {
+        Ok(None) => {
             settling::begin(&node.store, &checkpoint);
-            None
+            (None, Ok(()))
+        }
+        // What is left of one that ends is in its checkpoint.
+        Err(error) if ending.is_some() => (None, Err(error)),
+        Err(error) => {
+            take_back(&node.store, &checkpoint);
+            return Err(error);
         }
     };
     copied.keep();
-    Ok(CriCaptured { checkpoint, thawed: cri.order.ends_pause, pending })
+    Ok(CriCaptured { checkpoint, thawed: cri.order.ends_pause, pending, ending, prepared })
 }
 
 /// Puts a stand-in under the dataset's name, where there is one to put.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use containerd_shim_protos::events::task::TaskCheckpointed;
+use cryopod_checkpoint::capture::Ending;
 use cryopod_checkpoint::target::PodIdentity;
 use cryopod_command::{Cancel, Limits};
 use tokio::sync::RwLockWriteGuard;
@@ -17,6 +18,29 @@ use crate::capture::{DoorError, Node, Watch};
 use crate::error::{TaskError, blocking};
 use crate::events::Event;
 use crate::process::state::{Change, State};
+
+/// Ends containers that a committed capture has left frozen: all of them, even when one cannot be ended, which recovery
+/// then tries again.
+///
+/// # Errors
+/// The first that there was.
+pub async fn end(containers: &[Arc<Container>], ending: Ending) -> Result<(), TaskError> {
+    let mut first = Ok(());
+    for container in containers {
+        match container.kill("", libc::SIGKILL, true).await {
+            // Somebody was faster.
+            Ok(()) | Err(TaskError::Ended { .. }) => {}
+            Err(error) => {
+                tracing::error!(id = container.id, %error, "stays frozen after its checkpoint; recovery ends it");
+                first = first.and(Err(error));
+            }
+        }
+    }
+    if first.is_ok() {
+        ending.ended();
+    }
+    first
+}
 
 impl Container {
     /// Keeps others from changing the container for as long as the guard lives. One that has ended is not held, since
@@ -105,7 +129,6 @@ impl Container {
             .subject()
             .ok_or_else(|| TaskError::NotCapturable { id: self.id.clone(), state: state.name() })?;
         let is_cri = self.brief.annotation(cryopod_runtime::spec::annotation::CONTAINER_TYPE).is_some();
-        let exit = choices.exit;
         let order = Order {
             pod,
             subjects: vec![subject],
@@ -139,8 +162,13 @@ impl Container {
             "captured"
         );
         self.inner().pending = captured.pending;
-        slots.publish(&self.checkpointed(captured.checkpoint.as_str()));
-        if exit { self.kill("", libc::SIGKILL, true).await } else { Ok(()) }
+        if captured.prepared.is_ok() {
+            slots.publish(&self.checkpointed(captured.checkpoint.as_str()));
+        }
+        if let Some(ending) = captured.ending {
+            end(&[self.clone()], ending).await?;
+        }
+        captured.prepared.map_err(TaskError::from)
     }
 
     fn checkpointed(&self, checkpoint: &str) -> Event {

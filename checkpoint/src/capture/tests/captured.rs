@@ -123,9 +123,43 @@ fn an_exiting_capture_stays_frozen_until_the_commit_and_is_thawed_when_that_fail
         run(&world, options.clone()).unwrap_err();
         drop(hooked);
         world.recovered("exit failed");
-        run(&world, options).unwrap();
+        let captured = run(&world, options).unwrap();
         assert!(world.pod.lock().frozen, "the caller ends it");
+        assert!(world.recover().ended.is_empty(), "recovery was faster than the caller");
+        captured.ending.unwrap().ended();
+        assert!(world.recover().is_clean());
     }
+}
+
+#[test]
+fn a_caller_that_does_not_end_the_pod_leaves_that_to_recovery_until_it_has_worked() {
+    let world = World::new(StoreKind::Zfs);
+    let captured = run(&world, CaptureOptions { exit: true, ..world.options() }).unwrap();
+    drop(captured);
+    world.pod.lock().fail = vec![("end", 1)];
+    let report = world.recover();
+    assert_eq!((report.failures.len(), report.ended.len()), (1, 1), "{report:?}");
+    assert_eq!(world.recover().ended, ["side-id"]);
+    world.recovered("ended");
+}
+
+#[test]
+fn a_journal_that_cannot_forget_a_committed_capture_does_not_make_it_fail() {
+    let world = World::new(StoreKind::Dir);
+    let journal = world.dir.path().join("journal");
+    let hooked = test_hook::set(move |step| {
+        if step == "capture.committed" {
+            let mut files = std::fs::read_dir(&journal).unwrap().map(|item| item.unwrap().path());
+            let entry = files.find(|path| path.extension().is_some_and(|ending| ending == "json")).unwrap();
+            std::fs::remove_file(&entry).unwrap();
+            // Which cannot be removed as a file is.
+            std::fs::create_dir(&entry).unwrap();
+        }
+        Ok(())
+    });
+    let captured = run(&world, world.options()).unwrap();
+    drop(hooked);
+    assert_eq!(world.store.list(&none()).unwrap()[0].id, captured.id);
 }
 
 #[test]
