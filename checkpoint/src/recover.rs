@@ -9,6 +9,7 @@
 mod operations;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use cryopod_command::Limits;
 
@@ -22,6 +23,7 @@ use crate::settle;
 use crate::store::{Store, StoreError};
 use crate::target::{Repair, TargetError};
 use operations::Orphan;
+pub use turn::{Turn, TurnError, turn};
 
 /// Recovery could not even look.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use cryopod_checkpoint::id::{CheckpointId, NameError};
 use cryopod_checkpoint::journal::JournalError;
 use cryopod_checkpoint::kind::Kind;
 use cryopod_checkpoint::manifest::ManifestError;
-use cryopod_checkpoint::recover::RecoverError;
+use cryopod_checkpoint::recover::{RecoverError, TurnError};
 use cryopod_checkpoint::refusal::Refusal;
 use cryopod_checkpoint::restore::PlaceError;
 use cryopod_checkpoint::settle::SettleError;
@@ -143,6 +143,9 @@ pub(crate) enum Error {
     /// Recovery could not look.
     #[error(transparent)]
     Recover(#[from] RecoverError),
+    /// A container that cannot be captured now.
+    #[error(transparent)]
+    Turn(#[from] TurnError),
     /// ZFS.
     #[error(transparent)]
     Zfs(#[from] cryopod_zfs::Error),
@@ -208,6 +211,7 @@ impl Error {
             Self::Shim(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
             Self::Recover(error) => error.kind(),
+            Self::Turn(error) => error.kind(),
             Self::Zfs(error) => zfs_kind(error),
             Self::Store(error) => error.kind(),
             Self::Journal(error) => error.kind(),
@@ -247,6 +251,7 @@ impl Error {
             Self::BinaryToTerminal => "`cryopod checkpoints export ID FILE`, or pipe it into something",
             Self::ImportFromTerminal => "`cryopod checkpoints import FILE`, or pipe an export into it",
             Self::NotRoot { .. } => "run it as root, or through sudo",
+            Self::Turn(TurnError::Left { .. }) => "`cryopod recover` tries again",
             Self::Relayed { advice, .. } => return advice.clone(),
             Self::Config(_) => "`cryopod config dump` shows every key with its default",
             _ => return None,

@@ -112,3 +112,29 @@ fn a_capture_on_zfs_is_not_forgotten_by_a_directory_store() {
     assert!(matches!(report.failures[..], [Failure::NeedsZfs { .. }]), "{report:?}");
     world.recovered("with its own store");
 }
+
+#[test]
+fn a_second_capture_of_a_container_is_told_of_the_first_and_finds_no_freeze_of_a_dead_one() {
+    let world = World::new(StoreKind::Zfs);
+    let turn = || turn("web-id", &world.store, &world.journal, world.pod.as_ref(), &none());
+    let first = turn().unwrap();
+    let error = turn().unwrap_err();
+    assert!(matches!(error, TurnError::UnderWay { .. }), "{error}");
+    drop(first);
+    // One that does not ask for its turn, as that of a shim.
+    let target: Arc<dyn Target> = world.pod.clone();
+    let options = CaptureOptions { exit: true, ..world.options() };
+    let taken = crate::capture::take(target, &world.store, &world.journal, options, &none()).unwrap();
+    let error = turn().unwrap_err();
+    assert!(matches!(error, TurnError::UnderWay { .. }), "{error}");
+    drop(taken);
+    drop(turn().unwrap());
+
+    let world = killed_at("capture.frozen", false, StoreKind::Zfs);
+    let turn = || super::turn("web-id", &world.store, &world.journal, world.pod.as_ref(), &none());
+    world.pod.lock().fail = vec![("repair", 0)];
+    let error = turn().unwrap_err();
+    assert!(matches!(&error, TurnError::Left { reasons, .. } if reasons.contains("repair")), "{error}");
+    drop(turn().unwrap());
+    assert!(!world.pod.lock().frozen);
+}

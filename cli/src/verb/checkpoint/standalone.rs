@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cryopod_checkpoint::capture::{self, CaptureOptions, Mode};
+use cryopod_checkpoint::recover;
 use cryopod_checkpoint::refusal::Refusal;
 use cryopod_checkpoint::target::{Member, PodIdentity, TcpPolicy};
 use cryopod_command::Limits;
@@ -16,6 +17,7 @@ use cryopod_runtime::config::CheckpointSection;
 use cryopod_runtime::members::{self, Running};
 use cryopod_runtime::oci::OciBackend;
 use cryopod_runtime::pod_target::PodTarget;
+use cryopod_runtime::repair::OciRepair;
 use cryopod_runtime::spec::{Spec, annotation};
 use cryopod_runtime::{node_facts, preflight};
 
@@ -31,19 +33,25 @@ use crate::verb::lifecycle::in_status;
 
 /// SIGKILL, to a container that is to stay stopped; it is frozen and so cannot run on meanwhile.
 const KILL: i32 = 9;
+/// How long the runtime may take for it.
+const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// Captures it, commits, and lets it settle.
 pub(super) fn capture(context: &Context, args: &CheckpointArgs, entry: &Entry) -> Result<Done, Error> {
     if args.container.is_some() {
         return Err(Error::NotAPod { id: entry.id().to_owned() });
     }
-    let (_, state) = in_status(context, entry.id(), "checkpoint", &[Status::Running, Status::Paused])?;
+    let statuses = [Status::Running, Status::Paused];
+    let (_, state) = in_status(context, entry.id(), "checkpoint", &statuses)?;
     let config = context.config()?;
     let spec = Spec::of_bundle(&state.bundle).map_err(cryopod_runtime::error::Error::from)?;
     let chosen = chosen(args, spec.annotation(annotation::CHECKPOINT_MODE), &config.checkpoint)?;
     let limits = context.signals.limits(chosen.timeout);
     let opened = context.open_store(&limits)?;
     let journal = context.journal()?;
+    // Before its state counts: a freeze of another capture would pass for a pause.
+    let _turn = recover::turn(entry.id(), &opened.store, &journal, &OciRepair, &limits)?;
+    let (_, state) = in_status(context, entry.id(), "checkpoint", &statuses)?;
     let backend = Arc::new(context.backend(Some(&state.runtime))?);
     let progress = Progress::begin(&context.output, "looking at the container");
     let version = backend.version(&limits)?;
@@ -62,8 +70,10 @@ pub(super) fn capture(context: &Context, args: &CheckpointArgs, entry: &Entry) -
     let target = PodTarget::new(identity(&state), members, Arc::clone(&backend) as Arc<dyn Backend>);
     let captured = capture::capture(Arc::new(target), &opened.store, &journal, options, &limits)?;
     drop(progress);
-    if args.exit {
-        backend.kill(entry.id(), pid, KILL, true, &limits)?;
+    if let Some(ending) = captured.ending {
+        // It must end although the capture has used up its time, or was cancelled after its commit.
+        backend.kill(entry.id(), pid, KILL, true, &Limits::within(END_WITHIN))?;
+        ending.ended();
     }
     let settled = settling::begin(context, &opened, &captured.id, args.wait)?;
     let again = if args.exit { String::new() } else { format!(" --name {}-2", entry.id()) };
