@@ -23,7 +23,7 @@ use crate::exits::start_time;
 
 /// A config.json is some 10 KiB; large clusters' device and mount lists reach hundreds. The bound keeps a hostile
 /// bundle from filling the shim's memory.
-const MAX_CONFIG_BYTES: u64 = 16 * 1024 * 1024;
+pub const MAX_CONFIG_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Our state file holds a dozen short strings.
 pub const MAX_STATE_BYTES: u64 = 1024 * 1024;

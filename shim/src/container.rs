@@ -14,6 +14,7 @@ mod freeze;
 mod query;
 mod signal;
 mod start;
+mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

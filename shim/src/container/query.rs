@@ -1,13 +1,12 @@
 //! What can be asked of a container at any time: nothing here waits for a runtime call.
 
 use containerd_shim_protos::shim::shim::StateResponse;
-use cryopod_command::Limits;
 use cryopod_runtime::cgroup::Cgroup;
 use cryopod_runtime::stats::{self, Stats};
 use protobuf::EnumOrUnknown;
 use tokio::sync::watch;
 
-use super::{Container, Launch, STEP_WITHIN};
+use super::{Container, Launch};
 use crate::error::{TaskError, blocking};
 use crate::events::timestamp;
 use crate::exits::Exit;
@@ -132,15 +131,5 @@ impl Container {
         let cgroup = cgroup
             .ok_or_else(|| TaskError::NotStarted { id: self.id.clone(), process: "init".to_owned() })?;
         blocking(move || stats::read(&cgroup)).await
-    }
-
-    /// Applies new limits (OCI `LinuxResources`), in any state.
-    ///
-    /// # Errors
-    /// Those of the backend.
-    pub async fn update(&self, resources: serde_json::Value) -> Result<(), TaskError> {
-        let _op = self.turn("update").await;
-        let (backend, id) = (self.backend(), self.id.clone());
-        blocking(move || backend.update(&id, &resources, &Limits::within(STEP_WITHIN))).await
     }
 }

@@ -140,8 +140,9 @@ impl Backend for FakeBackend {
     fn resume(&self, _: &str, _: &Limits) -> Result<(), Error> {
         Ok(())
     }
-    fn update(&self, _: &str, _: &serde_json::Value, _: &Limits) -> Result<(), Error> {
-        Ok(())
+    fn update(&self, id: &str, _: &serde_json::Value, _: &Limits) -> Result<(), Error> {
+        let known = self.bundles.lock().unwrap().contains_key(id);
+        if known { Ok(()) } else { Err(Error::NoContainer { container: id.to_owned() }) }
     }
     fn cgroup(&self, id: &str, _: u32) -> Result<PathBuf, Error> {
         Err(Error::NoContainer { container: id.to_owned() })

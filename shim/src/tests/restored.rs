@@ -1,8 +1,10 @@
-//! What a restored pod does later: its containers restart.
+//! What becomes of restored containers: limits before their start, restarts later.
 
+use std::path::Path;
 use std::time::Duration;
 
 use containerd_shim_protos::shim::shim as api;
+use protobuf::well_known_types::any::Any;
 use serde_json::{Value, json};
 use ttrpc::context::with_duration;
 
@@ -56,4 +58,35 @@ async fn a_container_that_was_not_restored_leaves_no_mark() {
     shim.start_in_pod("first").await;
     let brief = shim.pod.container("first").unwrap().brief.clone();
     assert!(!shim.pod.shared().marks.is_started(&brief, "first"));
+}
+
+#[tokio::test]
+async fn limits_of_a_container_that_waits_to_be_restored_are_those_it_comes_back_with() {
+    let shim = shim().await;
+    let bundle = shim.bundle("c", "sleep 60", &json!({}));
+    let create = api::CreateTaskRequest {
+        id: "c".to_owned(),
+        bundle: bundle.clone(),
+        checkpoint: "/nonexistent/images".to_owned(),
+        ..Default::default()
+    };
+    let soon = with_duration(Duration::from_secs(10));
+    assert_eq!(shim.task.create(soon.clone(), &create).await.unwrap().pid, 0);
+    let mut resources = Any::new();
+    resources.value = json!({"memory": {"limit": 73_400_320}}).to_string().into_bytes();
+    let update = api::UpdateTaskRequest {
+        id: "c".to_owned(),
+        resources: Some(resources).into(),
+        ..Default::default()
+    };
+    shim.task.update(soon.clone(), &update).await.unwrap();
+    let config = std::fs::read(Path::new(&bundle).join("config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["linux"]["resources"]["memory"]["limit"], 73_400_320);
+    assert_eq!(config["process"]["args"][0], "sleep 60");
+
+    shim.create_in_pod("fresh", &json!({})).await.unwrap();
+    shim.task.update(soon, &api::UpdateTaskRequest { id: "fresh".to_owned(), ..update }).await.unwrap();
+    let config = std::fs::read_to_string(shim.dir.path().join("fresh/config.json")).unwrap();
+    assert!(!config.contains("73400320"), "its runtime knows it and was told");
 }
