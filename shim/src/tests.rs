@@ -7,3 +7,4 @@ mod lifecycle;
 mod notes;
 mod restored;
 mod revived;
+mod sandbox_metrics;
