@@ -14,7 +14,7 @@ pub(crate) use checkpoints::{
     ModeArg, PruneArgs, RestoreArgs, ShowArgs, TcpArg, VerifyArgs,
 };
 pub(crate) use containers::{
-    CreateArgs, DeleteArgs, ExecArgs, IdArgs, KillArgs, ListArgs, RunArgs, SpecArgs,
+    CreateArgs, DeleteArgs, ExecArgs, FreezeArgs, IdArgs, KillArgs, ListArgs, RunArgs, SpecArgs,
 };
 
 use crate::output::Format;
@@ -115,9 +115,9 @@ pub(crate) enum Verb {
     /// Run a further process in a container
     Exec(ExecArgs),
     /// Stop all processes of a container until `resume`
-    Pause(IdArgs),
+    Pause(FreezeArgs),
     /// Let a paused container go on
-    Resume(IdArgs),
+    Resume(FreezeArgs),
     /// Capture memory and disk of a container or of a whole pod, which goes on running
     Checkpoint(CheckpointArgs),
     /// Bring a standalone container back from a checkpoint
@@ -222,7 +222,10 @@ mod tests {
             "exec -t -e A=b --cwd / --user 1:2 web -- ls -l",
             "exec web ls -l",
             "pause web",
+            "pause default/web --container side",
             "resume web",
+            "resume web -c side",
+            "kill web -c side TERM",
             "checkpoint web --mode full --label a=b --exit --tcp close --wait",
             "restore web --snapshot ck-1 --name web2 --attach",
             "checkpoints list --pod web",

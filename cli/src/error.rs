@@ -77,6 +77,15 @@ pub(crate) enum Error {
         "'{name}' is a pod of containerd (namespace {namespace}), whose containers kubelet and containerd manage"
     )]
     IsPod { name: String, namespace: String, instead: String },
+    /// A pod without such a container.
+    #[error("pod '{pod}' has no container '{name}'; it has {there}")]
+    NoSuchContainer { pod: String, name: String, there: String },
+    /// One container is meant, and there are several.
+    #[error("pod '{pod}' has several containers: {there}")]
+    WhichContainer { pod: String, there: String },
+    /// No container is in the state that a verb needs.
+    #[error("no container of pod '{pod}' is {state}, so there is nothing to {verb}")]
+    PodState { pod: String, state: String, verb: &'static str },
     /// Neither a container nor a pod.
     #[error("no standalone container and no running pod is called '{name}'")]
     NoTarget { name: String },
@@ -193,11 +202,16 @@ impl Error {
             | Self::NotAPod { .. }
             | Self::Mode(_)
             | Self::Ambiguous { .. }
+            | Self::WhichContainer { .. }
             | Self::BinaryToTerminal
             | Self::ImportFromTerminal => Kind::InvalidArgument,
-            Self::NoContainer { .. } | Self::NoTarget { .. } | Self::NoCheckpoint { .. } => Kind::NotFound,
+            Self::NoContainer { .. }
+            | Self::NoTarget { .. }
+            | Self::NoSuchContainer { .. }
+            | Self::NoCheckpoint { .. } => Kind::NotFound,
             Self::ContainerState { .. }
             | Self::IsPod { .. }
+            | Self::PodState { .. }
             | Self::RestoresAsPod { .. }
             | Self::VolumeInUse { .. } => Kind::FailedPrecondition,
             Self::StateDamaged { .. } => Kind::DataLoss,
@@ -243,6 +257,10 @@ impl Error {
                 return Some(format!("`cryopod delete {id}` removes it; or choose another name"));
             }
             Self::ContainerState { advice, .. } => return Some(advice.clone()),
+            Self::PodState { pod, .. } | Self::NoSuchContainer { pod, .. } => {
+                return Some(format!("`cryopod state {pod}` shows its containers"));
+            }
+            Self::WhichContainer { .. } => "--container NAME says which",
             Self::IsPod { instead, .. } => return Some(instead.clone()),
             Self::NoRuntime { .. } => "name one of these, an absolute path, or add a [runtime.NAME] section",
             Self::BadSignal { .. } => "TERM, SIGUSR1, RTMIN+3 or a number from 1 to 64",

@@ -5,6 +5,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use cryopod_shim::control::client::Client;
 pub(crate) use cryopod_shim::discovery::Shim as Pod;
 
 use crate::context::Context;
@@ -12,6 +13,9 @@ use crate::error::Error;
 
 /// Such a file has a few hundred bytes.
 const MAX_BYTES: u64 = 64 << 10;
+
+/// The shortest beginning of an id that is taken for one, so that a name is not.
+const SHORTEST_ID: usize = 6;
 
 /// `namespace/name` as Kubernetes people say it; the id where it has no name.
 pub(crate) fn display(pod: &Pod) -> String {
@@ -24,7 +28,7 @@ pub(crate) fn display(pod: &Pod) -> String {
 
 /// Whether a person who says `name` may mean this pod.
 fn answers_to(pod: &Pod, name: &str) -> bool {
-    let unique_prefix = name.len() >= 6 && pod.pod.id.starts_with(name);
+    let unique_prefix = name.len() >= SHORTEST_ID && pod.pod.id.starts_with(name);
     name == pod.pod.id || name == pod.pod.name || name == display(pod) || unique_prefix
 }
 
@@ -110,6 +114,30 @@ pub(crate) fn by_name(context: &Context, name: &str) -> Result<Option<Pod>, Erro
     choose(find(&context.root, context.namespace.as_deref())?.pods, name)
 }
 
+/// The pod that has a container of this id, or beginning of an id, and the whole id; None where no shim knows it.
+pub(crate) fn holding(context: &Context, id: &str) -> Result<Option<(Pod, String)>, Error> {
+    if id.len() < SHORTEST_ID {
+        return Ok(None);
+    }
+    let mut matches = Vec::new();
+    for pod in find(&context.root, context.namespace.as_deref())?.pods {
+        // A shim that ends just now has no container that anybody could mean.
+        let Ok(info) = Client::connect(&pod.socket).and_then(|client| client.info()) else { continue };
+        let ids = info.containers.into_iter().filter(|container| !container.sandbox).map(|it| it.id);
+        matches.extend(ids.filter(|known| known.starts_with(id)).map(|known| (pod.clone(), known)));
+    }
+    if let Some(exact) = matches.iter().position(|(_, known)| known == id) {
+        return Ok(Some(matches.swap_remove(exact)));
+    }
+    match matches.len() {
+        0 | 1 => Ok(matches.pop()),
+        _ => {
+            let ids: Vec<&str> = matches.iter().map(|(_, known)| known.as_str()).collect();
+            Err(Error::Ambiguous { name: id.to_owned(), matches: ids.join(", ") })
+        }
+    }
+}
+
 fn choose(pods: Vec<Pod>, name: &str) -> Result<Option<Pod>, Error> {
     let mut matches: Vec<Pod> = pods.into_iter().filter(|pod| answers_to(pod, name)).collect();
     match matches.len() {
@@ -121,23 +149,44 @@ fn choose(pods: Vec<Pod>, name: &str) -> Result<Option<Pod>, Error> {
     }
 }
 
-/// Why a verb for standalone containers does not work on what is a pod; None where it is no pod.
+/// Why a verb for standalone containers does not work on a pod or a container of one; None where it is neither.
 pub(crate) fn refusal(context: &Context, name: &str, verb: &str) -> Result<Option<Error>, Error> {
-    Ok(by_name(context, name)?.map(|pod| {
-        let instead = match verb {
-            "exec" => format!(
-                "`kubectl exec`, or `crictl exec` with a container of `crictl ps --pod {}`",
-                pod.pod.id
-            ),
-            "state" => format!("`crictl inspectp {}`; `cryopod list` shows its containers", pod.pod.id),
-            "delete" | "kill" => format!("`kubectl delete pod`, or `crictl stopp {}`", pod.pod.id),
-            _ => format!(
-                "`cryopod checkpoint {}` works on pods; for the rest there are kubectl and crictl",
-                pod.pod.id
-            ),
-        };
-        Error::IsPod { name: display(&pod), namespace: pod.namespace, instead }
-    }))
+    let (pod, container) = match by_name(context, name)? {
+        Some(pod) => (pod, None),
+        None => match holding(context, name)? {
+            Some((pod, container)) => (pod, Some(container)),
+            None => return Ok(None),
+        },
+    };
+    let instead = instead(&pod, container.as_deref(), verb);
+    Ok(Some(Error::IsPod { name: display(&pod), namespace: pod.namespace, instead }))
+}
+
+/// What does on a pod what `verb` does on a standalone container. kubelet's pods are in one namespace of containerd.
+fn instead(pod: &Pod, container: Option<&str>, verb: &str) -> String {
+    let (id, is_kube) = (&pod.pod.id, pod.namespace == "k8s.io");
+    let one = container.unwrap_or("CONTAINER");
+    match (verb, is_kube) {
+        ("exec", true) => {
+            format!("`crictl exec -it {one} COMMAND`; `cryopod state {id}` shows its containers")
+        }
+        ("exec", false) => {
+            format!("`ctr -n {} task exec -t --exec-id x {one} COMMAND`", pod.namespace)
+        }
+        ("delete", true) => format!(
+            "`kubectl delete pod`, or `crictl stopp {id}` and `crictl rmp {id}`: containerd owns it, and would believe \
+             that it still runs"
+        ),
+        ("delete", false) => format!(
+            "`ctr -n {} task rm --force {}`: containerd owns it, and would believe that it still runs",
+            pod.namespace,
+            container.unwrap_or(id)
+        ),
+        _ => format!(
+            "`cryopod state`, `checkpoint`, `pause`, `resume` and `kill` work on pods ({id}); for the rest there are \
+             kubectl, crictl and ctr"
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -181,6 +230,16 @@ mod tests {
         let pods = vec![pod("abcdef0123", "default", "web"), pod("123456789a", "prod", "web")];
         assert!(matches!(choose(pods.clone(), "web"), Err(Error::Ambiguous { .. })));
         assert_eq!(choose(pods.clone(), "prod/web").unwrap(), Some(pods[1].clone()));
+    }
+
+    #[test]
+    fn what_does_it_instead_is_of_the_client_that_owns_the_pod() {
+        let kube = pod("abcdef0123", "default", "web");
+        assert!(instead(&kube, Some("c1"), "exec").contains("`crictl exec -it c1 COMMAND`"));
+        assert!(instead(&kube, None, "delete").contains("`crictl stopp abcdef0123`"));
+        let other = Pod { namespace: "moby".into(), ..kube };
+        assert!(instead(&other, Some("c1"), "delete").contains("`ctr -n moby task rm --force c1`"));
+        assert!(instead(&other, Some("c1"), "exec").contains("`ctr -n moby task exec"));
     }
 
     #[test]

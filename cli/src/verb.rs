@@ -9,6 +9,7 @@ mod exec;
 mod lifecycle;
 mod list;
 mod manual;
+mod pod;
 mod recover;
 mod restore;
 mod run;

@@ -43,6 +43,17 @@ pub(crate) struct IdArgs {
     pub(crate) id: String,
 }
 
+/// Options of `pause` and `resume`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FreezeArgs {
+    /// Container, or pod by name, namespace/name or id
+    #[arg(value_name = "CONTAINER|POD")]
+    pub(crate) id: String,
+    /// Only this container of the pod
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) container: Option<String>,
+}
+
 /// Options of `spec`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SpecArgs {
@@ -66,8 +77,8 @@ pub(crate) struct SpecArgs {
 /// Options of `kill`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct KillArgs {
-    /// Container
-    #[arg(value_name = "CONTAINER")]
+    /// Container, or pod by name, namespace/name or id
+    #[arg(value_name = "CONTAINER|POD")]
     pub(crate) id: String,
     /// Signal: TERM, SIGUSR1, RTMIN+3 or a number
     #[arg(default_value = "TERM")]
@@ -75,6 +86,9 @@ pub(crate) struct KillArgs {
     /// To every process of it, not to its init alone
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// This container of the pod, where it has several
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) container: Option<String>,
 }
 
 /// Options of `delete`.

@@ -1,14 +1,14 @@
-//! The verbs that take one standalone container from state to state: create, start, kill, pause, resume, delete.
+//! The verbs that take one container from state to state: create, start, kill, pause, resume, delete. Those that a shim
+//! can do too work on running pods as well ([`super::pod`]).
 
 use std::time::Duration;
 
 use cryopod_command::Limits;
 use cryopod_runtime::backend::Backend;
-use cryopod_shim::control::client::Client;
 use serde_json::json;
 
-use super::signal;
-use crate::args::{CreateArgs, DeleteArgs, IdArgs, KillArgs};
+use super::{pod, signal};
+use crate::args::{CreateArgs, DeleteArgs, FreezeArgs, IdArgs, KillArgs};
 use crate::context::{Context, need_root};
 use crate::error::Error;
 use crate::exit;
@@ -63,6 +63,9 @@ pub(crate) fn start(context: &Context, args: &IdArgs) -> Result<u8, Error> {
 /// `cryopod kill`.
 pub(crate) fn kill(context: &Context, args: &KillArgs) -> Result<u8, Error> {
     let number = signal::parse(&args.signal)?;
+    if let Some(target) = pod::target(context, &args.id, args.container.as_deref())? {
+        return pod::kill(context, &target, number, args.all);
+    }
     let alive = [Status::Created, Status::Running, Status::Paused];
     let (_, state) = in_status(context, &args.id, "kill", &alive)?;
     let pid = state.init.map_or(0, |init| init.pid);
@@ -72,31 +75,23 @@ pub(crate) fn kill(context: &Context, args: &KillArgs) -> Result<u8, Error> {
 }
 
 /// `cryopod pause`.
-pub(crate) fn pause(context: &Context, args: &IdArgs) -> Result<u8, Error> {
+pub(crate) fn pause(context: &Context, args: &FreezeArgs) -> Result<u8, Error> {
+    if let Some(target) = pod::target(context, &args.id, args.container.as_deref())? {
+        return pod::pause(context, &target);
+    }
     let (_, state) = in_status(context, &args.id, "pause", &[Status::Running])?;
     context.backend(Some(&state.runtime))?.pause(&args.id, &limits(context))?;
     report(context, &args.id, Status::Paused)
 }
 
 /// `cryopod resume`.
-pub(crate) fn resume(context: &Context, args: &IdArgs) -> Result<u8, Error> {
-    let (_, state) = match in_status(context, &args.id, "resume", &[Status::Paused]) {
-        Err(Error::IsPod { .. }) => return thaw(context, &args.id),
-        found => found?,
-    };
+pub(crate) fn resume(context: &Context, args: &FreezeArgs) -> Result<u8, Error> {
+    if let Some(target) = pod::target(context, &args.id, args.container.as_deref())? {
+        return pod::resume(context, &target);
+    }
+    let (_, state) = in_status(context, &args.id, "resume", &[Status::Paused])?;
     context.backend(Some(&state.runtime))?.resume(&args.id, &limits(context))?;
     report(context, &args.id, Status::Running)
-}
-
-/// Ends what holds a pod frozen: for an emergency, since a shim thaws by itself on every path.
-fn thaw(context: &Context, name: &str) -> Result<u8, Error> {
-    let Some(pod) = pods::by_name(context, name)? else {
-        return Err(Error::NoTarget { name: name.to_owned() });
-    };
-    let thawed = Client::connect(&pod.socket)?.thaw()?;
-    let text = if thawed.is_empty() { "nothing was frozen".to_owned() } else { thawed.join("\n") };
-    context.output.result(&json!({ "thawed": thawed }), |_| text)?;
-    Ok(exit::OK)
 }
 
 /// `cryopod delete`: each container by itself; one that fails does not keep the others.

@@ -3,6 +3,7 @@
 //!
 //! Every test ends with a look at what is left: datasets, mounts, cgroups, network namespaces, processes.
 
+mod commands;
 mod crash;
 mod lifecycle;
 mod memory;
@@ -37,7 +38,7 @@ const ALL: Handlers = &["cryopod", "cryopod-runc", "cryopod-pause"];
 
 /// The tests.
 pub fn suite(full: bool) -> Suite {
-    let rooms: [&[Case]; 11] = [
+    let rooms: [&[Case]; 12] = [
         lifecycle::CASES,
         signals::CASES,
         streams::CASES,
@@ -49,6 +50,7 @@ pub fn suite(full: bool) -> Suite {
         pods::CASES,
         restart::CASES,
         crash::CASES,
+        commands::CASES,
     ];
     let mut suite = Suite { tests: Vec::new(), left_out: Vec::new() };
     for (name, always, more, body) in rooms.into_iter().flatten().copied() {

@@ -10,6 +10,8 @@
 //! # }
 //! ```
 
+mod tasks;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,6 +57,9 @@ pub enum ClientError {
     /// The caller's limits ended the call; the pod runs on.
     #[error("stopped waiting for the shim ({0:?}); the pod runs on")]
     Stopped(Stop),
+    /// The caller's limits ended the wait; the shim goes on with it.
+    #[error("the shim has not answered yet ({0:?}) and goes on; `cryopod state` shows what came of it")]
+    Unanswered(Stop),
     /// The directory of shims cannot be read.
     #[error("look for shims: {0}")]
     Discovery(#[from] io::Error),
@@ -66,7 +71,7 @@ impl ClientError {
         match self {
             ClientError::Connect { .. } | ClientError::Lost(_) => Kind::Unavailable,
             ClientError::Refused { kind, .. } => *kind,
-            ClientError::Stopped(stop) => Kind::from(*stop),
+            ClientError::Stopped(stop) | ClientError::Unanswered(stop) => Kind::from(*stop),
             ClientError::Discovery(_) => Kind::Internal,
         }
     }
@@ -86,6 +91,7 @@ impl From<ttrpc::Error> for ClientError {
 /// A connection to one shim.
 pub struct Client {
     runtime: Runtime,
+    connection: ttrpc::asynchronous::Client,
     control: ControlClient,
 }
 
@@ -102,9 +108,9 @@ impl Client {
         let failed = |source| ClientError::Connect { socket: socket.to_owned(), source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let stream = runtime.block_on(tokio::net::UnixStream::connect(socket)).map_err(failed)?;
-        let control = runtime
-            .block_on(async { ControlClient::new(ttrpc::asynchronous::Client::new(Socket::from(stream))) });
-        Ok(Self { runtime, control })
+        let connection = runtime.block_on(async { ttrpc::asynchronous::Client::new(Socket::from(stream)) });
+        let control = ControlClient::new(connection.clone());
+        Ok(Self { runtime, connection, control })
     }
 
     /// What the shim runs.

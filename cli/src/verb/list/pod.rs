@@ -14,9 +14,11 @@ use crate::verb::fields;
 
 /// Asks the shim of the pod called `name`.
 pub(super) fn state(context: &Context, name: &str) -> Result<u8, Error> {
-    let Some(pod) = pods::by_name(context, name)? else {
-        return Err(Error::NoTarget { name: name.to_owned() });
+    let found = match pods::by_name(context, name)? {
+        Some(pod) => Some(pod),
+        None => pods::holding(context, name)?.map(|(pod, _)| pod),
     };
+    let pod = found.ok_or_else(|| Error::NoTarget { name: name.to_owned() })?;
     let info = Client::connect(&pod.socket)?.info()?;
     context.output.result(&view(&pod, &info), |palette| describe(&pod, &info, palette))?;
     Ok(exit::OK)
