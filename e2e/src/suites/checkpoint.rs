@@ -11,6 +11,7 @@ mod demo;
 mod lives;
 mod pods;
 mod refusals;
+mod standalone;
 mod stores;
 mod stream;
 mod systemd;
@@ -24,7 +25,7 @@ type Case = (&'static str, bool, fn() -> Result<(), Failure>);
 
 /// The tests.
 pub fn suite(full: bool) -> Suite {
-    let rooms: [&[Case]; 12] = [
+    let rooms: [&[Case]; 13] = [
         pods::CASES,
         lives::CASES,
         volumes::CASES,
@@ -37,6 +38,7 @@ pub fn suite(full: bool) -> Suite {
         stores::CASES,
         bad_input::CASES,
         demo::CASES,
+        standalone::CASES,
     ];
     let mut suite = Suite { tests: Vec::new(), left_out: Vec::new() };
     for (name, always, body) in rooms.into_iter().flatten().copied() {
