@@ -28,9 +28,7 @@ pub struct Stored {
 pub fn settle(node: Node, captured: Captured, config: Option<PathBuf>, limits: &Limits) -> Stored {
     // Not being able to tell is no failure of the capture: settling something settled does nothing.
     let settled = node.store.info(&captured.id, limits).is_ok_and(|info| info.settled);
-    if !settled {
-        settling::begin(&node.store, &captured.id);
-    }
+    settling::begin(&node.store, &captured.id);
     let dir = dir(&node.store).to_owned();
     Stored { captured, store: node.chosen, dir, config, settled }
 }
@@ -45,16 +43,37 @@ fn dir(store: &Store) -> &Path {
 impl Stored {
     /// The store as Control tells it.
     pub fn told(&self) -> api::Store {
-        let mut store = api::Store::new();
-        store.kind = match self.store.kind {
-            StoreKind::Zfs => "zfs",
-            StoreKind::Dir => "dir",
-        }
-        .to_owned();
-        store.place.clone_from(&self.store.place);
-        store.why.clone_from(&self.store.why);
-        store.dir = self.dir.display().to_string();
-        store.config = self.config.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-        store
+        told(&self.store, &self.dir, self.config.as_deref())
+    }
+}
+
+fn told(chosen: &Chosen, dir: &Path, config: Option<&Path>) -> api::Store {
+    let mut store = api::Store::new();
+    store.kind = match chosen.kind {
+        StoreKind::Zfs => "zfs",
+        StoreKind::Dir => "dir",
+    }
+    .to_owned();
+    store.place.clone_from(&chosen.place);
+    store.why.clone_from(&chosen.why);
+    store.dir = dir.display().to_string();
+    store.config = config.map(|path| path.display().to_string()).unwrap_or_default();
+    store
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_is_told_with_all_that_is_needed_to_open_it() {
+        let chosen = |kind, place: &str| Chosen { kind, place: place.into(), why: "asked for".into() };
+        let zfs = told(&chosen(StoreKind::Zfs, "tank/cryopod"), Path::new("/var/lib/store"), None);
+        assert_eq!((zfs.kind.as_str(), zfs.place.as_str()), ("zfs", "tank/cryopod"));
+        assert_eq!((zfs.dir.as_str(), zfs.config.as_str()), ("/var/lib/store", ""));
+        let config = Some(Path::new("/etc/cryopod/dir.toml"));
+        let dir = told(&chosen(StoreKind::Dir, "/srv"), Path::new("/srv"), config);
+        assert_eq!((dir.kind.as_str(), dir.why.as_str()), ("dir", "asked for"));
+        assert_eq!(dir.config, "/etc/cryopod/dir.toml");
     }
 }
