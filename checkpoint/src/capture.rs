@@ -42,7 +42,7 @@ pub use commit::Taken;
 pub(crate) use draft::draft_lock;
 pub use ending::Ending;
 pub use error::CaptureError;
-pub use options::{CaptureOptions, DEFAULT_COPY_LIMIT, Mode, PreDump};
+pub use options::{CaptureOptions, DEFAULT_COPY_LIMIT, DEFAULT_PRE_DUMP_MIN_RSS, Mode, PreDump};
 
 /// A committed checkpoint.
 #[derive(Debug)]

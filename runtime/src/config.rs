@@ -11,6 +11,7 @@ mod unknown;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cryopod_checkpoint::capture::{DEFAULT_COPY_LIMIT, DEFAULT_PRE_DUMP_MIN_RSS};
 use cryopod_checkpoint::target::TcpPolicy;
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
@@ -220,12 +221,12 @@ pub struct VolumeSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogSection {
-    /// `error`, `warn`, `info`, `debug` or `trace`.
+    /// How much the shim of a pod logs; `debug` in containerd's configuration is stronger, and `cryopod` has an option.
     pub level: Level,
 }
 
-/// How much is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// How much is logged, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// Errors only.
@@ -239,6 +240,22 @@ pub enum Level {
     Debug,
     /// Everything.
     Trace,
+}
+
+impl Level {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// As it stands in a configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
 }
 
 /// `[criu]`.
@@ -267,8 +284,8 @@ impl Default for CheckpointSection {
             mode: CheckpointMode::Auto,
             tcp: TcpPolicy::Keep,
             ghost_limit: Bytes(256 << 20),
-            pre_dump_min_rss: Bytes(64 << 20),
-            volume_copy_limit: Bytes(256 << 20),
+            pre_dump_min_rss: Bytes(DEFAULT_PRE_DUMP_MIN_RSS),
+            volume_copy_limit: Bytes(DEFAULT_COPY_LIMIT),
             timeout: Seconds(300),
             together_timeout: Seconds(60),
         }

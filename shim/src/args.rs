@@ -6,6 +6,8 @@
 
 use std::path::PathBuf;
 
+use cryopod_runtime::config::Level;
+
 /// Everything a single call of the binary was given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Args {
@@ -25,6 +27,8 @@ pub struct Args {
     pub store: String,
     /// `-debug`.
     pub debug: bool,
+    /// `-log-level`: how much is logged; our own `serve` only.
+    pub log_level: Level,
 }
 
 /// What is to be done.
@@ -61,6 +65,9 @@ pub enum ArgsError {
         /// What stood behind `=`.
         value: String,
     },
+    /// `-log-level loud`.
+    #[error("flag -log-level is error, warn, info, debug or trace, not {0:?}")]
+    NotALevel(String),
     /// No action, or an unknown one.
     #[error("action {0:?} is unknown: expected start or delete")]
     UnknownAction(String),
@@ -101,6 +108,7 @@ where
             "bundle" => args.bundle = Some(value(name, inline, &mut words)?.into()),
             "address" => args.address = value(name, inline, &mut words)?,
             "store" => args.store = value(name, inline, &mut words)?,
+            "log-level" => args.log_level = level(value(name, inline, &mut words)?)?,
             "socket" => args.socket = value(name, inline, &mut words)?,
             // Paths of containerd's own binary and of a debug socket; nothing of ours needs them.
             "publish-binary" => drop(value(name, inline, &mut words)?),
@@ -128,6 +136,10 @@ fn value(
     rest: &mut impl Iterator<Item = String>,
 ) -> Result<String, ArgsError> {
     inline.or_else(|| rest.next()).ok_or_else(|| ArgsError::MissingValue(format!("-{name}")))
+}
+
+fn level(name: String) -> Result<Level, ArgsError> {
+    Level::ALL.into_iter().find(|level| level.as_str() == name).ok_or(ArgsError::NotALevel(name))
 }
 
 fn boolean(name: &str, inline: Option<&str>) -> Result<bool, ArgsError> {
@@ -163,6 +175,7 @@ mod tests {
             socket: String::new(),
             store: String::new(),
             debug: true,
+            log_level: Level::default(),
         };
         assert_eq!(read(line), Ok(Invocation::Start(expected)));
     }
@@ -196,5 +209,16 @@ mod tests {
         assert_eq!(read("restart"), Err(ArgsError::UnknownAction("restart".to_owned())));
         assert_eq!(read(""), Err(ArgsError::UnknownAction(String::new())));
         assert!(matches!(read("-debug=perhaps start"), Err(ArgsError::NotABoolean { .. })));
+        assert!(matches!(read("-log-level loud serve"), Err(ArgsError::NotALevel(_))));
+    }
+
+    #[test]
+    fn the_server_is_told_how_much_it_logs() {
+        for level in Level::ALL {
+            let Ok(Invocation::Serve(args)) = read(&format!("-log-level {} serve", level.as_str())) else {
+                panic!("{level:?}")
+            };
+            assert_eq!(args.log_level, level);
+        }
     }
 }

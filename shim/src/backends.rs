@@ -12,7 +12,7 @@ use containerd_shim_protos::shim::oci::Options as RuncOptions;
 use cryopod_checkpoint::kind::Kind;
 use cryopod_command::Limits;
 use cryopod_runtime::backend::Backend;
-use cryopod_runtime::config::{Config, Sources};
+use cryopod_runtime::config::{Config, Level, Sources};
 use cryopod_runtime::oci::{self, OciBackend, OciOptions};
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
@@ -105,6 +105,13 @@ pub fn oci_options(namespace: &str, options: Option<&Any>) -> Result<OciOptions,
     let read = read_options(options)?;
     let config = Config::load(&read.sources)?;
     Ok(apply(&config, &read.runc, namespace))
+}
+
+/// How much a pod's shim logs by its configuration. One that cannot be read does not keep the shim from starting: the
+/// request that needs it says what is wrong.
+pub fn log_level(options: Option<&Any>) -> Level {
+    let sources = read_options(options).unwrap_or_default().sources;
+    Config::load(&sources).map_or_else(|_| Level::default(), |config| config.log.level)
 }
 
 fn apply(config: &Config, runc: &RuncOptions, namespace: &str) -> OciOptions {

@@ -12,6 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use cryopod_runtime::config;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Subscriber};
@@ -24,20 +25,34 @@ use tracing_subscriber::registry::LookupSpan;
 const MAX_LINE_BYTES: usize = 4096;
 
 /// Sends all events of this process to the fifo `log` of `bundle`, with `fields` on every line. Call once.
-pub fn init(bundle: &Path, fields: &[(&str, &str)], debug: bool) {
+pub fn init(bundle: &Path, fields: &[(&str, &str)], level: config::Level) {
+    // A second call would be a mistake of ours; the first subscriber stays.
+    tracing::subscriber::set_global_default(subscriber(bundle, fields, level)).ok();
+    // ttrpc reports through `log`; only what it calls an error is worth a line.
+    if log::set_logger(&FromLog).is_ok() {
+        let debug = level >= config::Level::Debug;
+        log::set_max_level(if debug { log::LevelFilter::Debug } else { log::LevelFilter::Error });
+    }
+}
+
+fn subscriber(
+    bundle: &Path,
+    fields: &[(&str, &str)],
+    level: config::Level,
+) -> impl Subscriber + Send + Sync + use<> {
     let mut fixed = String::new();
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
         push_field(&mut fixed, name, value);
     }
     let layer = Logfmt { fixed, fifo: Mutex::new(Fifo { path: bundle.join("log"), file: None }) };
-    let level = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
-    let subscriber = tracing_subscriber::registry().with(layer.with_filter(level));
-    // A second call would be a mistake of ours; the first subscriber stays.
-    tracing::subscriber::set_global_default(subscriber).ok();
-    // ttrpc reports through `log`; only what it calls an error is worth a line.
-    if log::set_logger(&FromLog).is_ok() {
-        log::set_max_level(if debug { log::LevelFilter::Debug } else { log::LevelFilter::Error });
-    }
+    let level = match level {
+        config::Level::Error => LevelFilter::ERROR,
+        config::Level::Warn => LevelFilter::WARN,
+        config::Level::Info => LevelFilter::INFO,
+        config::Level::Debug => LevelFilter::DEBUG,
+        config::Level::Trace => LevelFilter::TRACE,
+    };
+    tracing_subscriber::registry().with(layer.with_filter(level))
 }
 
 struct FromLog;
@@ -192,6 +207,24 @@ mod tests {
             "time=\"1970-01-01T00:00:00.000000000Z\" level=warning msg=\"cannot reach containerd\" id=x-1 \
              error=\"no such file\" trace_id=ab namespace=k8s.io\n"
         );
+    }
+
+    #[test]
+    fn each_level_has_the_lines_of_those_before_it_and_one_more() {
+        for (at, level) in config::Level::ALL.into_iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("log");
+            std::fs::write(&path, "").unwrap();
+            tracing::subscriber::with_default(subscriber(dir.path(), &[], level), || {
+                tracing::error!("e");
+                tracing::warn!("w");
+                tracing::info!("i");
+                tracing::debug!("d");
+                tracing::trace!("t");
+            });
+            let text = std::fs::read_to_string(path).unwrap();
+            assert_eq!(text.lines().count(), at + 1, "{level:?}: {text}");
+        }
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn run(
         ("sandbox", args.id.as_str()),
         ("namespace", args.namespace.as_str()),
     ];
-    log::init(&bundle, &fields, args.debug);
+    log::init(&bundle, &fields, args.log_level);
     // Processes of containers become our children when their runtime ends.
     nix::sys::prctl::set_child_subreaper(true).map_err(setup("become a subreaper"))?;
     socket.set_nonblocking(true).map_err(setup("listen"))?;

@@ -14,11 +14,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use containerd_shim_protos::shim::oci::Options as RuncOptions;
+use cryopod_runtime::config::Level;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protobuf::Message;
 
 use crate::args::Args;
+use crate::backends;
 use crate::bootstrap::{self, BootstrapError, MAX_INPUT_BYTES, StartParams};
 use crate::bundle::{Brief, BundleError};
 use crate::socket::{self, Claim};
@@ -114,10 +116,8 @@ fn spawn_server(
         .args(["-namespace", &params.namespace, "-id", group, "-address", &params.address])
         .args(["-socket", address, "-bundle"])
         .arg(bundle);
-    if params.debug {
-        command.arg("-debug");
-    }
     command
+        .args(["-log-level", log_level(params).as_str()])
         .arg("serve")
         .env("TTRPC_ADDRESS", &params.ttrpc_address)
         // containerd's own: with it crun and runc would wait for the workload to report READY to systemd.
@@ -187,6 +187,12 @@ fn adjust_oom_score(pid: u32) {
     std::fs::write(format!("/proc/{pid}/oom_score_adj"), (score + 1).min(1000).to_string()).ok();
 }
 
+/// As the configuration says, unless containerd asked for more.
+fn log_level(params: &StartParams) -> Level {
+    let configured = backends::log_level(params.options.as_ref());
+    if params.debug { configured.max(Level::Debug) } else { configured }
+}
+
 /// `shim_cgroup` of runc's options, the only one that concerns the shim itself.
 fn shim_cgroup(params: &StartParams) -> Option<String> {
     let any = params.options.as_ref().filter(|any| any.type_url.ends_with("runc.v1.Options"))?;
@@ -202,4 +208,44 @@ fn join_cgroup(cgroup: &str, pid: u32) {
     std::fs::create_dir_all(&dir)
         .and_then(|()| std::fs::write(dir.join("cgroup.procs"), pid.to_string()))
         .ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use protobuf::well_known_types::any::Any;
+
+    use super::*;
+    use crate::bootstrap::Protocol;
+    use crate::proto::cri::RuntimeOptions;
+
+    fn params(debug: bool, body: &str) -> StartParams {
+        let options = RuntimeOptions { config_body: body.into(), ..RuntimeOptions::default() };
+        let mut any = Any::new();
+        any.type_url = "runtimeoptions.v1.Options".to_owned();
+        any.value = options.write_to_bytes().unwrap();
+        StartParams {
+            protocol: Protocol::Legacy,
+            id: "x".to_owned(),
+            namespace: "k8s.io".to_owned(),
+            debug,
+            address: String::new(),
+            ttrpc_address: String::new(),
+            socket_dir: None,
+            options: Some(any),
+        }
+    }
+
+    #[test]
+    fn the_configuration_decides_how_much_is_logged_unless_containerd_debugs() {
+        for (debug, body, expected) in [
+            (false, "[log]\nlevel = \"warn\"\n", Level::Warn),
+            (false, "[log]\nlevel = \"trace\"\n", Level::Trace),
+            (true, "[log]\nlevel = \"warn\"\n", Level::Debug),
+            (true, "[log]\nlevel = \"trace\"\n", Level::Trace),
+            // What is wrong with it is said where it is needed.
+            (false, "[log]\nlevel = \"loud\"\n", Level::Info),
+        ] {
+            assert_eq!(log_level(&params(debug, body)), expected, "{debug} {body}");
+        }
+    }
 }

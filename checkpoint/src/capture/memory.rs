@@ -14,8 +14,6 @@ use crate::store::content::Content;
 use crate::target::{DumpOptions, ImageDir, Member, Target};
 use crate::timeline::Recorder;
 
-/// Below this a round costs more than it saves (experiments.md E5).
-const WORTH_A_ROUND: u64 = 64 << 20;
 /// A third round gained nothing.
 const MAX_ROUNDS: usize = 2;
 /// CRIU counts pages of this size.
@@ -46,7 +44,7 @@ pub(super) fn pre_dump(
     for member in target.members() {
         let mut rounds = Rounds::default();
         let wanted = options.pre_dump == PreDump::Auto && !options.flat && !member.was_paused;
-        if wanted && member.rss_bytes > WORTH_A_ROUND {
+        if wanted && member.rss_bytes >= options.pre_dump_min_rss {
             one(target, content, member, &mut rounds, options, recorder, limits)?;
         }
         all.push(rounds);
@@ -75,7 +73,7 @@ fn one(
         match result {
             Ok(stats) => {
                 rounds.names.push(name);
-                if stats.pages_written.saturating_mul(PAGE) < WORTH_A_ROUND {
+                if stats.pages_written.saturating_mul(PAGE) < options.pre_dump_min_rss {
                     break;
                 }
             }

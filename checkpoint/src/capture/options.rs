@@ -27,8 +27,7 @@ pub enum Mode {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PreDump {
-    /// Up to two for members with more than 64 MiB of memory (experiments.md E5: the freeze is five times shorter
-    /// at 256 MiB, not shorter at 16 MiB).
+    /// Up to two for members with at least [`CaptureOptions::pre_dump_min_rss`] of memory.
     #[default]
     Auto,
     /// None.
@@ -37,6 +36,10 @@ pub enum PreDump {
 
 /// Bytes that are copied inside a freeze unless the configuration says otherwise: about a second on a slow disk.
 pub const DEFAULT_COPY_LIMIT: u64 = 256 << 20;
+
+/// Memory from which a pre-dump round saves more than it costs, unless the configuration says otherwise (experiments.md
+/// E5: the freeze is five times shorter at 256 MiB, not shorter at 16 MiB).
+pub const DEFAULT_PRE_DUMP_MIN_RSS: u64 = 64 << 20;
 
 /// Options of one capture.
 #[derive(Clone)]
@@ -51,6 +54,8 @@ pub struct CaptureOptions<'a> {
     pub tcp: TcpPolicy,
     /// Memory rounds before the freeze.
     pub pre_dump: PreDump,
+    /// Resident memory in bytes from which a member has rounds; a round that wrote less is the last.
+    pub pre_dump_min_rss: u64,
     /// All images of a member in one directory without parents, as the CRI archive needs it: no pre-dump rounds.
     pub flat: bool,
     /// Free text of the caller, kept in the manifest.
@@ -74,6 +79,7 @@ impl<'a> CaptureOptions<'a> {
             exit: false,
             tcp: TcpPolicy::default(),
             pre_dump: PreDump::default(),
+            pre_dump_min_rss: DEFAULT_PRE_DUMP_MIN_RSS,
             flat: false,
             labels: BTreeMap::new(),
             progress,

@@ -201,6 +201,7 @@ pub fn take(
     (options.mode, options.tcp) = order.choices.or_configured(&config.checkpoint);
     options.exit = order.choices.exit;
     options.pre_dump = order.choices.pre_dump;
+    options.pre_dump_min_rss = config.checkpoint.pre_dump_min_rss.0;
     options.flat = order.flat;
     options.labels.clone_from(&order.choices.labels);
     options.copy_limit = config.checkpoint.volume_copy_limit.0;

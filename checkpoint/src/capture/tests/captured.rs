@@ -64,10 +64,18 @@ fn flat_images_and_small_pods_have_no_rounds() {
     for options in [
         CaptureOptions { flat: true, ..world.options() },
         CaptureOptions { pre_dump: PreDump::Never, ..world.options() },
+        CaptureOptions { pre_dump_min_rss: (100 << 20) + 1, ..world.options() },
     ] {
         let captured = run(&world, options).unwrap();
         assert_eq!(captured.manifest.members[0].memory.as_ref().unwrap().rounds, ["dump"]);
     }
+}
+
+#[test]
+fn a_pod_of_exactly_the_configured_bound_has_rounds() {
+    let world = World::new(StoreKind::Dir);
+    let captured = run(&world, CaptureOptions { pre_dump_min_rss: 100 << 20, ..world.options() }).unwrap();
+    assert_eq!(captured.manifest.members[0].memory.as_ref().unwrap().rounds, ["1", "2", "dump"]);
 }
 
 #[test]
