@@ -42,7 +42,8 @@ impl MountTable {
         Self::read(Path::new(&format!("/proc/{pid}/mountinfo")))
     }
 
-    fn read(path: &Path) -> io::Result<Self> {
+    /// From a file of that form.
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
         Ok(Self::parse(&String::from_utf8_lossy(&std::fs::read(path)?)))
     }
 

@@ -3,7 +3,10 @@
 //! Each refusal has a stable code, what is in the way, and what to do ([`CODES`] is the list for people; docs/ prints
 //! it). A check that cannot look (a process that ends meanwhile) finds nothing: the dump itself would tell.
 
+mod facts;
 mod scan;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 
@@ -13,8 +16,8 @@ use cryopod_command::Limits;
 
 use crate::cgroup::Cgroup;
 use crate::criu::{CriuError, version};
-use crate::process;
 use crate::spec::Spec;
+use facts::Facts;
 
 /// Code and meaning of every refusal of this module, of its callers and of [`crate::disk`].
 pub const CODES: &[(&str, &str)] = &[
@@ -40,44 +43,45 @@ pub const CODES: &[(&str, &str)] = &[
 /// Whether the memory of all members can be captured on this node.
 pub fn memory(members: &[Member], criu: &Path, limits: &Limits) -> Result<(), Refusal> {
     node(criu, limits)?;
-    members.iter().try_for_each(container)
+    let facts = Facts::default();
+    members.iter().try_for_each(|member| container(&facts, member))
 }
 
 /// Whether this node can capture memory at all.
 pub fn node(criu: &Path, limits: &Limits) -> Result<(), Refusal> {
+    version(criu, limits)?;
+    kernel(&Facts::default())
+}
+
+fn version(criu: &Path, limits: &Limits) -> Result<(), Refusal> {
     match version::check(criu, limits) {
-        Ok(_) => {}
+        Ok(_) => Ok(()),
         Err(error @ CriuError::Missing { .. }) => {
-            return Err(Refusal::new(
-                "criu-missing",
-                error.to_string(),
-                "install criu, or checkpoint the disk only",
-            ));
+            Err(Refusal::new("criu-missing", error.to_string(), "install criu, or checkpoint the disk only"))
         }
-        Err(error @ CriuError::TooOld { .. }) => {
-            return Err(Refusal::new(
-                "criu-too-old",
-                error.to_string(),
-                "install a newer criu, or checkpoint the disk only",
-            ));
-        }
-        Err(error) => {
-            return Err(Refusal::new(
-                "criu-broken",
-                error.to_string(),
-                "run `criu check`, or checkpoint the disk only",
-            ));
-        }
+        Err(error @ CriuError::TooOld { .. }) => Err(Refusal::new(
+            "criu-too-old",
+            error.to_string(),
+            "install a newer criu, or checkpoint the disk only",
+        )),
+        Err(error) => Err(Refusal::new(
+            "criu-broken",
+            error.to_string(),
+            "run `criu check`, or checkpoint the disk only",
+        )),
     }
+}
+
+fn kernel(facts: &Facts) -> Result<(), Refusal> {
     // Both exist only with what CRIU needs: unified hierarchy, and /proc/<pid>/task/<tid>/children.
     for (path, needed) in [
-        (format!("{}/cgroup.controllers", crate::cgroup::ROOT), "cgroup v2"),
-        ("/proc/thread-self/children".to_owned(), "CONFIG_CHECKPOINT_RESTORE"),
+        (facts.cgroups.join("cgroup.controllers"), "cgroup v2"),
+        (facts.proc.join("thread-self/children"), "CONFIG_CHECKPOINT_RESTORE"),
     ] {
-        if !Path::new(&path).exists() {
+        if !path.exists() {
             return Err(Refusal::new(
                 "kernel-unsupported",
-                format!("this kernel has no {needed} ({path} is missing)"),
+                format!("this kernel has no {needed} ({} is missing)", path.display()),
                 "boot a kernel with it, or checkpoint the disk only",
             ));
         }
@@ -85,11 +89,10 @@ pub fn node(criu: &Path, limits: &Limits) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn container(member: &Member) -> Result<(), Refusal> {
+fn container(facts: &Facts, member: &Member) -> Result<(), Refusal> {
     let spec = Spec::from_value(member.spec.clone());
     let name = &member.name;
-    let alive = process::stat(member.pid).ok().flatten().is_some_and(|stat| !stat.is_dead());
-    if !alive {
+    if facts.alive(member.pid).is_none() {
         return Err(Refusal::new(
             "not-running",
             format!("container {name} is not running"),
@@ -113,27 +116,6 @@ fn container(member: &Member) -> Result<(), Refusal> {
         ));
     }
     let pids = Cgroup::at(&member.cgroup).processes().unwrap_or_default();
-    scan::processes(name, member.pid, &pids)?;
-    scan::mounts(name, member.pid, &spec)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_without_criu_is_refused_with_advice() {
-        let refusal = node(Path::new("/nonexistent/criu"), &Limits::none()).expect_err("missing");
-        assert_eq!(refusal.code, "criu-missing");
-        assert!(refusal.advice.contains("disk only"));
-    }
-
-    #[test]
-    fn codes_are_unique_and_described() {
-        let mut codes: Vec<&str> = CODES.iter().map(|(code, _)| *code).collect();
-        codes.sort_unstable();
-        codes.dedup();
-        assert_eq!(codes.len(), CODES.len());
-        assert!(CODES.iter().all(|(_, meaning)| !meaning.is_empty()));
-    }
+    scan::processes(facts, name, member.pid, &pids)?;
+    scan::mounts(facts, name, member.pid, &spec)
 }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cryopod_command::Limits;
 use nix::poll::PollFlags;
@@ -44,7 +44,12 @@ impl Stat {
 
 /// Reads `/proc/<pid>/stat`; `None` when there is no such process.
 pub fn stat(pid: u32) -> io::Result<Option<Stat>> {
-    match std::fs::read(format!("/proc/{pid}/stat")) {
+    stat_in(Path::new("/proc"), pid)
+}
+
+/// As [`stat`], of a proc file system that is mounted elsewhere.
+pub(crate) fn stat_in(proc: &Path, pid: u32) -> io::Result<Option<Stat>> {
+    match std::fs::read(proc.join(pid.to_string()).join("stat")) {
         Ok(bytes) => parse_stat(&String::from_utf8_lossy(&bytes))
             .map(Some)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unreadable /proc/<pid>/stat")),

@@ -118,6 +118,17 @@ pub const REASONS: &[Reason] = &[
         "half of stream unix connection",
         "a process is connected to a unix socket outside the container: close it, or checkpoint the disk only",
     ),
+    // A peer in another network namespace is not in CRIU's list of sockets at all.
+    refusal(
+        "unix-socket-outside",
+        " without peer ",
+        "a process is connected to a unix socket outside the container: close it, or checkpoint the disk only",
+    ),
+    refusal(
+        "unix-socket-outside",
+        "with unreachable peer",
+        "a process is connected to a unix socket outside the container: close it, or checkpoint the disk only",
+    ),
     refusal(
         "unsupported-file",
         "of that type [",
@@ -295,6 +306,7 @@ mod tests {
         }
         for said in [
             "unix: Can't dump half of stream unix connection.",
+            "unix: Unix socket 4711 without peer 4712",
             "tty: Found dangling tty with sid 0 pgid 1 (pts) on peer fd 0.",
             "Can't dump file 5 of that type [600] (unknown anon_inode)",
             "Can't dump page: No space left on device",

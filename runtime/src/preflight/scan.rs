@@ -5,8 +5,8 @@ use std::path::Path;
 
 use cryopod_checkpoint::refusal::Refusal;
 
-use crate::mountinfo::{Mount, MountTable};
-use crate::process;
+use super::facts::Facts;
+use crate::mountinfo::Mount;
 use crate::spec::Spec;
 
 /// Devices that CRIU opens again by itself (criu `files-ext.c`, `tty.c`, `tun.c`).
@@ -34,37 +34,32 @@ const FILE_SYSTEMS: &[&str] = &[
 ];
 
 /// Refuses for the first process that cannot be captured.
-pub(super) fn processes(name: &str, init: u32, pids: &[u32]) -> Result<(), Refusal> {
-    let parents: BTreeMap<u32, u32> = pids
-        .iter()
-        .filter_map(|pid| {
-            process::stat(*pid).ok().flatten().filter(|stat| !stat.is_dead()).map(|s| (*pid, s.ppid))
-        })
-        .collect();
+pub(super) fn processes(facts: &Facts, name: &str, init: u32, pids: &[u32]) -> Result<(), Refusal> {
+    let parents: BTreeMap<u32, u32> =
+        pids.iter().filter_map(|pid| facts.alive(*pid).map(|stat| (*pid, stat.ppid))).collect();
     if let Some(pid) = outsiders(init, &parents).first() {
-        let command = command_line(*pid);
+        let command = command_line(facts, *pid);
         return Err(Refusal::new(
             "exec-session",
             format!("process {pid} ({command}) of container {name} was started by exec"),
             "end the exec session or probe and try again, or checkpoint the disk only",
         ));
     }
-    let mounts: BTreeSet<u64> =
-        MountTable::of_process(init).unwrap_or_default().iter().map(|m| m.id).collect();
+    let mounts: BTreeSet<u64> = facts.mounts(init).unwrap_or_default().iter().map(|m| m.id).collect();
     for pid in parents.keys() {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let status = std::fs::read_to_string(facts.of(*pid, "status")).unwrap_or_default();
         if tracer(&status) != 0 {
             return Err(Refusal::new(
                 "traced",
                 format!(
                     "process {pid} ({}) of container {name} is traced by process {}",
-                    command_line(*pid),
+                    command_line(facts, *pid),
                     tracer(&status)
                 ),
                 "detach the debugger",
             ));
         }
-        files(name, *pid, &mounts)?;
+        files(facts, name, *pid, &mounts)?;
     }
     Ok(())
 }
@@ -93,28 +88,28 @@ fn tracer(status: &str) -> u32 {
     line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0)
 }
 
-fn command_line(pid: u32) -> String {
-    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+fn command_line(facts: &Facts, pid: u32) -> String {
+    let bytes = std::fs::read(facts.of(pid, "cmdline")).unwrap_or_default();
     let words = String::from_utf8_lossy(&bytes).replace('\0', " ");
     words.trim().chars().take(60).collect()
 }
 
-fn files(name: &str, pid: u32, mounts: &BTreeSet<u64>) -> Result<(), Refusal> {
-    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return Ok(()) };
+fn files(facts: &Facts, name: &str, pid: u32, mounts: &BTreeSet<u64>) -> Result<(), Refusal> {
+    let Ok(entries) = std::fs::read_dir(facts.of(pid, "fd")) else { return Ok(()) };
     for entry in entries.flatten() {
         let Ok(target) = std::fs::read_link(entry.path()) else { continue };
         let text = target.to_string_lossy();
         if text == "anon_inode:[io_uring]" {
             return Err(Refusal::new(
                 "io-uring",
-                format!("process {pid} ({}) of container {name} uses io_uring", command_line(pid)),
+                format!("process {pid} ({}) of container {name} uses io_uring", command_line(facts, pid)),
                 "switch io_uring off in the application or its seccomp profile, or checkpoint the disk only",
             ));
         }
-        if is_foreign_device(&text) {
+        if is_foreign_device(&facts.dev, &text) {
             return Err(Refusal::new(
                 "device-file",
-                format!("process {pid} ({}) of container {name} has {text} open", command_line(pid)),
+                format!("process {pid} ({}) of container {name} has {text} open", command_line(facts, pid)),
                 "close the device, or checkpoint the disk only",
             ));
         }
@@ -127,14 +122,14 @@ fn files(name: &str, pid: u32, mounts: &BTreeSet<u64>) -> Result<(), Refusal> {
             continue;
         }
         let number = entry.file_name();
-        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", number.to_string_lossy()));
+        let info = std::fs::read_to_string(facts.of(pid, "fdinfo").join(&number));
         let mount = info.ok().and_then(|info| mount_id(&info));
         if mount.is_some_and(|id| !mounts.contains(&id)) {
             return Err(Refusal::new(
                 "host-file",
                 format!(
                     "process {pid} ({}) of container {name} has {text} of the host open as descriptor {}",
-                    command_line(pid),
+                    command_line(facts, pid),
                     number.to_string_lossy()
                 ),
                 "give it a pipe instead of a file, or checkpoint the disk only",
@@ -144,17 +139,17 @@ fn files(name: &str, pid: u32, mounts: &BTreeSet<u64>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn is_foreign_device(target: &str) -> bool {
+fn is_foreign_device(dev: &Path, target: &str) -> bool {
     target.strip_prefix("/dev/").is_some_and(|device| {
         let captured =
             ["pts/", "shm/", "mqueue/", "hugepages/"].iter().any(|below| device.starts_with(below));
-        !captured && !DEVICES.contains(&device) && is_device(target)
+        !captured && !DEVICES.contains(&device) && is_device(&dev.join(device))
     })
 }
 
-/// Files below /dev that are no devices are ordinary files of its tmpfs. The container's /dev may differ from ours, so
-/// what we do not have counts as a device unless it was deleted.
-fn is_device(target: &str) -> bool {
+/// Files below /dev that are no devices are ordinary files of its tmpfs. The container's /dev may differ from ours: of
+/// what we do not have the dump will tell.
+fn is_device(target: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     match std::fs::metadata(target) {
         Ok(meta) => meta.file_type().is_char_device() || meta.file_type().is_block_device(),
@@ -167,8 +162,8 @@ fn mount_id(fdinfo: &str) -> Option<u64> {
 }
 
 /// Refuses for the first mount that CRIU cannot capture.
-pub(super) fn mounts(name: &str, init: u32, spec: &Spec) -> Result<(), Refusal> {
-    let Ok(table) = MountTable::of_process(init) else { return Ok(()) };
+pub(super) fn mounts(facts: &Facts, name: &str, init: u32, spec: &Spec) -> Result<(), Refusal> {
+    let Some(table) = facts.mounts(init) else { return Ok(()) };
     let binds: Vec<_> = spec.mounts().into_iter().filter(|m| m.is_bind()).map(|m| m.destination).collect();
     let bad = table.iter().find(|mount| !captured(mount, &binds, spec));
     bad.map_or(Ok(()), |mount| {
@@ -210,7 +205,7 @@ mod tests {
     #[test]
     fn ordinary_devices_are_captured() {
         for device in ["/dev/null", "/dev/urandom", "/dev/pts/0", "/dev/shm/x", "/dev/nonexistent-here"] {
-            assert!(!is_foreign_device(device), "{device}");
+            assert!(!is_foreign_device(Path::new("/dev"), device), "{device}");
         }
     }
 
@@ -243,7 +238,7 @@ mod tests {
     #[test]
     fn this_process_would_pass_or_be_refused_with_a_known_code() {
         let me = std::process::id();
-        if let Err(refusal) = processes("self", me, &[me]) {
+        if let Err(refusal) = processes(&Facts::default(), "self", me, &[me]) {
             assert!(crate::preflight::CODES.iter().any(|(code, _)| *code == refusal.code), "{refusal}");
         }
     }
