@@ -11,6 +11,7 @@ use super::{Node, settling};
 use crate::control::api;
 
 /// A checkpoint that others can see.
+#[derive(Debug)]
 pub struct Stored {
     /// The checkpoint.
     pub captured: Captured,

@@ -166,7 +166,7 @@ impl Container {
             slots.publish(&self.checkpointed(captured.checkpoint.as_str()));
         }
         if let Some(ending) = captured.ending {
-            end(&[self.clone()], ending).await?;
+            end(std::slice::from_ref(self), ending).await?;
         }
         captured.prepared.map_err(TaskError::from)
     }

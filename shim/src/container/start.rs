@@ -8,7 +8,7 @@ use cryopod_command::Limits;
 use cryopod_runtime::backend::{CreateRequest, RestoreRequest};
 
 use super::create::{Made, Waiting, observe};
-use super::{CREATE_WITHIN, Container, DELETE_WITHIN, Launch};
+use super::{CREATE_WITHIN, Container, Launch, UNDO_WITHIN};
 use crate::capture::DoorError;
 use crate::error::{TaskError, blocking};
 use crate::events::Event;
@@ -131,7 +131,7 @@ impl Container {
         // So that Delete, which waits for its end, sees it.
         self.watch_init();
         let (backend, id) = (self.backend(), self.id.clone());
-        if let Err(error) = blocking(move || backend.delete(&id, &Limits::within(DELETE_WITHIN))).await {
+        if let Err(error) = blocking(move || backend.delete(&id, &Limits::within(UNDO_WITHIN))).await {
             tracing::error!(id = self.id, %error, "a restored process whose start failed is not ended; Delete does it");
         }
     }

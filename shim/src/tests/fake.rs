@@ -274,6 +274,8 @@ impl Shim {
             stdio: Default::default(),
             checkpoint: String::new(),
             wish: None,
+
+            neighbours: Vec::new(),
         };
         self.pod.create(new, None).await.unwrap();
         let container = self.pod.container(id).unwrap();

@@ -21,6 +21,8 @@ impl Shim {
             stdio: Default::default(),
             checkpoint: "/images".to_owned(),
             wish: Some(Wish::Images("/images".into())),
+
+            neighbours: Vec::new(),
         };
         self.pod.create(new, None).await.unwrap();
         self.pod.container(id).unwrap()
