@@ -169,12 +169,20 @@ impl Store {
         progress: &dyn Progress,
         limits: &Limits,
     ) -> Result<Verified, StoreError> {
-        let (manifest, content) = self.open(id, limits)?;
+        let committed = self.committed(id, limits)?.ok_or_else(|| self.not_found(id))?;
+        let (manifest, content) = self.open_as(id, &committed, limits)?;
         let mut verified = content.verify(&manifest, progress, limits)?;
         if let Self::Zfs(store) = self {
             for (stored, record, disk) in manifest.stored_disks() {
                 let DiskContent::Zfs { guid, .. } = &disk.content else { continue };
-                if store.find(id, &stored, record, disk, limits)?.is_none() {
+                let found = store.find(id, &stored, record, disk, limits)?;
+                // A restore of a settled one looks nowhere else, and its source may go at any time.
+                let there = match found {
+                    Some(Found::Store(_)) => true,
+                    Some(Found::Source(_)) => !committed.settled,
+                    None => false,
+                };
+                if !there {
                     let damage = Damage::Snapshot { disk: stored, guid: guid.0 };
                     return Err(StoreError::Damaged { id: id.clone(), damage });
                 }

@@ -39,7 +39,7 @@ pub struct Exported {
     pub bytes: u64,
 }
 
-/// Writes checkpoint `id` to `out`, settling it first.
+/// Writes checkpoint `id` to `out`, settling it first; fails where the store has something else than the manifest says.
 pub fn export(
     store: &Store,
     id: &CheckpointId,
@@ -62,17 +62,20 @@ pub fn export(
             let path = content.round(name, round).join(leaf);
             let source = File::open(&path).map_err(StoreError::io("open", &path))?;
             writer.section(Tag::Image, &format!("{name}/{}", file.path), |section| {
-                copy(source, section, limits)
+                copy(source, section, limits)?;
+                // Sent on, damage would be refused by the reader, and found here only when it is too late.
+                let damage = Damage::Changed(format!("{name}/{}", file.path));
+                compare(id, section.hash() == file.sha256, damage)
             })?;
             progress.bytes(writer.bytes, None);
         }
     }
     for (stored, _, disk) in manifest.stored_disks() {
-        if matches!(disk.content, DiskContent::Tree { .. }) {
+        if let DiskContent::Tree { sha256, .. } = &disk.content {
             progress.step(&format!("disk {stored}"));
             writer.section(Tag::Tree, &stored, |section| -> Result<(), ShipError> {
-                tree::codec::encode(&content.disk(&stored), section, limits)?;
-                Ok(())
+                tree::codec::encode(&content.disk(&stored), &mut *section, limits)?;
+                compare(id, section.hash() == *sha256, Damage::Tree(stored.clone()))
             })?;
         }
     }
@@ -166,6 +169,10 @@ fn send(
         copied?;
         Ok(sent?)
     })
+}
+
+fn compare(id: &CheckpointId, same: bool, damage: Damage) -> Result<(), ShipError> {
+    if same { Ok(()) } else { Err(StoreError::Damaged { id: id.clone(), damage }.into()) }
 }
 
 fn copy(mut from: impl Read, to: &mut Section<'_, '_>, limits: &Limits) -> Result<(), ShipError> {

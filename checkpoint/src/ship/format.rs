@@ -106,6 +106,13 @@ pub(super) struct Section<'s, 'a> {
     hasher: Hasher,
 }
 
+impl Section<'_, '_> {
+    /// Hash of the data so far.
+    pub(super) fn hash(&self) -> Sha256 {
+        self.hasher.clone().finish()
+    }
+}
+
 impl Write for Section<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for chunk in bytes.chunks(MAX_CHUNK) {

@@ -398,6 +398,26 @@ fn every_call_to_zfs_may_fail_while_exporting_and_importing() {
 }
 
 #[test]
+fn what_was_changed_in_the_store_is_not_exported() {
+    let flip = |path: std::path::PathBuf| {
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[0] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    };
+    for file in ["images/web/dump/inventory.img", "disks/web-rootfs/count"] {
+        let world = World::new(StoreKind::Dir);
+        let id = world.capture();
+        exported(&world, &id, ExportOptions::default());
+        flip(world.store.content(&id).dir().join(file));
+        let mut stream = Vec::new();
+        let error = export(&world.store, &id, &mut stream, ExportOptions::default(), &Silent, &none());
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), Kind::DataLoss, "{file}: {error}");
+        refused(&World::new(StoreKind::Dir), &stream, file);
+    }
+}
+
+#[test]
 fn a_reader_that_goes_away_ends_the_export() {
     struct Full(usize);
     impl io::Write for Full {

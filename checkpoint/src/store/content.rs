@@ -195,7 +195,11 @@ impl Content {
             memory.files.iter().map(|file| (file.path.as_str(), file)).collect();
         let total = memory.files.iter().map(|file| file.size).sum();
         let (mut count, mut done) = (0, 0);
+        let mut previous: Option<&str> = None;
         for round in &memory.rounds {
+            parent(&self.round(member, round), previous)
+                .map_err(|damage| damaged(damage(format!("{member}/{round}/{PARENT}"))))?;
+            previous = Some(round);
             for (name, path) in files(&self.round(member, round))? {
                 let relative = format!("{round}/{name}");
                 let Some(record) = known.remove(relative.as_str()) else {
@@ -219,6 +223,17 @@ impl Content {
             Some(missing) => Err(damaged(Damage::Missing(format!("{member}/{missing}")))),
             None => Ok((count, done)),
         }
+    }
+}
+
+/// Checks CRIU's link from a round to the one before it: what was not written again is read there.
+fn parent(dir: &Path, previous: Option<&str>) -> Result<(), fn(String) -> Damage> {
+    match (fs::read_link(dir.join(PARENT)), previous) {
+        (Ok(link), Some(previous)) if link == Path::new("..").join(previous) => Ok(()),
+        (Ok(_), Some(_)) => Err(Damage::Changed),
+        (Ok(_), None) => Err(Damage::Stray),
+        (Err(_), Some(_)) => Err(Damage::Missing),
+        (Err(_), None) => Ok(()),
     }
 }
 

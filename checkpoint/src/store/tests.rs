@@ -36,6 +36,37 @@ fn what_became_needed_after_the_list_was_read_is_not_pruned() {
 }
 
 #[test]
+fn verify_asks_for_the_links_between_rounds_that_criu_follows() {
+    let spoil: [fn(&std::path::Path); 3] = [
+        |link| std::fs::remove_file(link).unwrap(),
+        |link| {
+            std::fs::remove_file(link).unwrap();
+            std::os::unix::fs::symlink("../../side/1", link).unwrap();
+        },
+        |link| std::os::unix::fs::symlink("../dump", link.with_file_name("../1/parent")).unwrap(),
+    ];
+    for spoil in spoil {
+        let world = World::new(StoreKind::Dir);
+        let id = world.capture();
+        world.store.verify(&id, &Silent, &none()).unwrap();
+        let link = world.store.content(&id).round("web", "dump").join("parent");
+        spoil(&link);
+        let error = world.store.verify(&id, &Silent, &none()).unwrap_err();
+        assert!(error.to_string().contains("/parent"), "{error}");
+    }
+}
+
+#[test]
+fn a_settled_disk_that_is_gone_from_the_store_is_damage_even_where_its_source_is_there() {
+    let world = World::new(StoreKind::Zfs);
+    let id = world.capture();
+    world.store.verify(&id, &Silent, &none()).unwrap();
+    world.zfs_store().set_settled(&id, &none()).unwrap();
+    let error = world.store.verify(&id, &Silent, &none()).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { damage: Damage::Snapshot { .. }, .. }), "{error}");
+}
+
+#[test]
 fn a_person_who_holds_and_a_prune_wait_for_each_other() {
     let world = World::new(StoreKind::Dir);
     let id = world.capture();

@@ -9,6 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use cryopod_checkpoint::ship::{self, ExportOptions, ImportOptions};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::json;
 
 use super::{LOOK, WHOLE, find};
@@ -106,14 +108,31 @@ impl Part {
         options.open(&self.path).map_err(|source| self.failed(source))
     }
 
-    /// On disk, then under its name.
+    /// On disk, then under its name, which nobody may have taken meanwhile, and that on disk as well.
     fn finish(mut self) -> Result<(), Error> {
         let synced = File::open(&self.path).and_then(|file| file.sync_all());
-        synced
-            .and_then(|()| std::fs::rename(&self.path, &self.target))
-            .map_err(|source| self.failed(source))?;
+        synced.map_err(|source| self.failed(source))?;
+        match self.rename() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(Error::FileExists { path: self.target.clone() });
+            }
+            other => other.map_err(|source| self.failed(source))?,
+        }
         self.finished = true;
-        Ok(())
+        let parent = self.target.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let synced = File::open(parent.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all());
+        synced.map_err(|source| self.failed(source))
+    }
+
+    fn rename(&self) -> io::Result<()> {
+        match renameat2(AT_FDCWD, &self.path, AT_FDCWD, &self.target, RenameFlags::RENAME_NOREPLACE) {
+            // Some network file systems cannot tell: then as well as it can be done.
+            Err(Errno::EINVAL) if self.target.symlink_metadata().is_err() => {
+                std::fs::rename(&self.path, &self.target)
+            }
+            Err(Errno::EINVAL) => Err(io::ErrorKind::AlreadyExists.into()),
+            other => Ok(other?),
+        }
     }
 
     fn failed(&self, source: io::Error) -> Error {
@@ -164,6 +183,18 @@ mod tests {
         part.finish().unwrap();
         assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(Part::begin(&target), Err(Error::FileExists { .. })));
+    }
+
+    #[test]
+    fn a_file_that_appeared_during_the_export_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("ck.cryopod");
+        let part = Part::begin(&target).unwrap();
+        part.file().unwrap().write_all(b"ours").unwrap();
+        std::fs::write(&target, b"theirs").unwrap();
+        assert!(matches!(part.finish(), Err(Error::FileExists { .. })));
+        assert_eq!(std::fs::read(&target).unwrap(), b"theirs");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
