@@ -30,7 +30,8 @@ use crate::progress::Silent;
 use crate::settle;
 use crate::store::content::Content;
 use crate::store::{Found, Store, StoreError, ZfsStore};
-use crate::target::DiskRole;
+use crate::target::{Disk, DiskRole};
+use crate::tree;
 
 pub(crate) use dataset::undo_or_finish;
 pub use request::{LiveRootfs, LiveVolume, PlaceError, PlaceRequest, Placed, Replacement, RootfsPlacement};
@@ -140,6 +141,13 @@ fn volumes(
     notes: &mut Vec<String>,
     limits: &Limits,
 ) -> Result<Vec<PathBuf>, PlaceError> {
+    // All of them, before the first is emptied.
+    for live in request.volumes.iter().filter(|live| !request.filled.contains(&live.source)) {
+        let is_it = |disk: &Disk| matches!(&disk.role, DiskRole::Volume { destination, .. } if *destination == live.destination);
+        if record.member.disks.iter().any(is_it) {
+            tree::refuse_mounts(&live.source)?;
+        }
+    }
     let mut filled = Vec::new();
     for disk in &record.member.disks {
         let DiskRole::Volume { destination, name } = &disk.role else { continue };

@@ -88,14 +88,19 @@ fn grow(mut call: impl FnMut(&mut [u8]) -> libc::ssize_t) -> io::Result<Vec<u8>>
 
 /// Identity of the mount that an open file or directory is on (statx(2), STATX_MNT_ID, Linux 5.8).
 pub(crate) fn mount_id(file: impl AsFd) -> io::Result<u64> {
+    mount_id_at(file, c"")
+}
+
+/// Identity of the mount that shows under a name in an open directory; the name itself is not followed.
+pub(crate) fn mount_id_at(dir: impl AsFd, name: &CStr) -> io::Result<u64> {
     // SAFETY: `statx` is plain data for which zeros are valid.
     let mut answer: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: the path is an empty C string, `answer` is writable and of the kernel's type.
+    // SAFETY: the path is a C string, `answer` is writable and of the kernel's type.
     let result = unsafe {
         libc::statx(
-            file.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            dir.as_fd().as_raw_fd(),
+            name.as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT,
             libc::STATX_MNT_ID,
             &raw mut answer,
         )

@@ -21,7 +21,7 @@ use crate::kind::Kind;
 
 pub(crate) use apply::apply_layer;
 pub(crate) use copy::{Copied, copy};
-pub(crate) use walk::{clear, measure};
+pub(crate) use walk::{clear, measure, refuse_mounts};
 pub(crate) use write::Existing;
 
 /// Longest path of an entry (PATH_MAX).
@@ -103,6 +103,16 @@ pub enum TreeError {
         /// The directory.
         path: PathBuf,
     },
+    /// Another file system below a tree that is to be replaced.
+    #[error(
+        "{} is mounted below a directory that is to be replaced, and no checkpoint holds it: unmount it for the \
+         restore, or give the new container another directory",
+        path.display()
+    )]
+    Mounted {
+        /// The mount point.
+        path: PathBuf,
+    },
     /// An entry with more or longer extended attributes than Linux allows.
     #[error("{} has too many or too long extended attributes", path.display())]
     Xattrs {
@@ -130,7 +140,9 @@ impl TreeError {
         match self {
             Self::Io { source, .. } => Kind::from(source),
             Self::TooLarge { .. } => Kind::ResourceExhausted,
-            Self::TooDeep { .. } | Self::Xattrs { .. } | Self::Redirect { .. } => Kind::FailedPrecondition,
+            Self::TooDeep { .. } | Self::Mounted { .. } | Self::Xattrs { .. } | Self::Redirect { .. } => {
+                Kind::FailedPrecondition
+            }
             Self::Encoding(_) => Kind::DataLoss,
             Self::Stopped(stop) => Kind::from(*stop),
         }

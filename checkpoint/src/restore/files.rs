@@ -13,7 +13,7 @@ use crate::scratch::Scratch;
 use crate::store::{BOOT, ID, KIND, Store};
 use crate::tree::{self, Existing};
 
-/// Replaces the contents of a volume.
+/// Replaces the contents of a volume; what is mounted below it is refused before anything is removed.
 pub(super) fn fill(from: &Path, to: &Path, limits: &Limits) -> Result<(), PlaceError> {
     tree::clear(to)?;
     tree::copy(from, to, Existing::Refuse, u64::MAX, limits)?;

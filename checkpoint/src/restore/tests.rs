@@ -403,3 +403,23 @@ fn a_swap_that_a_crash_interrupts_is_undone() {
         world.recovered(&format!("swap interrupted at call {nth}"));
     }
 }
+
+#[test]
+fn a_volume_with_something_mounted_below_is_refused_before_any_is_emptied() {
+    let world = World::new(StoreKind::Dir);
+    let id = world.capture();
+    let (root, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(volume.path().join("mine"), "").unwrap();
+    // Nothing below /dev can be a restored volume; it is here for what is mounted there, and must only be looked at.
+    let volumes = [
+        LiveVolume { destination: "/data".into(), source: volume.path().to_owned() },
+        LiveVolume { destination: "/data".into(), source: "/dev".into() },
+    ];
+    let rootfs = LiveRootfs::Overlay { upper: root.path().to_owned() };
+    let request = PlaceRequest { volumes: &volumes, ..request(&id, rootfs) };
+    let error = place(&world.store, &world.journal, &request, &none()).unwrap_err();
+    assert!(error.to_string().contains("mounted below"), "{error}");
+    assert_eq!(error.kind(), Kind::FailedPrecondition);
+    assert!(volume.path().join("mine").exists());
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+}

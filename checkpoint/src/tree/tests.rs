@@ -304,3 +304,54 @@ proptest! {
         prop_assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }
+
+/// Runs in a mount namespace of its own, in which `source` is mounted at `target`; false where that is not allowed.
+fn with_bind_mount(source: &Path, target: &Path, test: impl FnOnce() + Send) -> bool {
+    use nix::mount::{MsFlags, mount};
+    let none = None::<&str>;
+    std::thread::scope(|scope| {
+        let ran = scope.spawn(|| {
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_err() {
+                return false;
+            }
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            mount(Some(source), target, none, MsFlags::MS_BIND, none).unwrap();
+            test();
+            true
+        });
+        ran.join().unwrap()
+    })
+}
+
+#[test]
+fn nothing_is_cleared_where_something_is_mounted_below() {
+    // Every Linux has mounts there, and this one only looks.
+    let error = refuse_mounts(Path::new("/dev")).unwrap_err();
+    assert!(matches!(&error, TreeError::Mounted { path } if path.starts_with("/dev")), "{error}");
+
+    let (dir, a, b) = dirs();
+    sample(&a);
+    refuse_mounts(&a).unwrap();
+    let before = digest(&a.join("etc"));
+    fs::write(b.join("data"), "of another file system").unwrap();
+    fs::write(dir.path().join("file"), "too").unwrap();
+    fs::create_dir_all(a.join("z/db")).unwrap();
+    fs::write(a.join("z/conf"), "").unwrap();
+    for (source, point) in [(b.clone(), a.join("z/db")), (dir.path().join("file"), a.join("z/conf"))] {
+        let ran = with_bind_mount(&source, &point, || {
+            let error = clear(&a).unwrap_err();
+            assert!(matches!(&error, TreeError::Mounted { path } if *path == point), "{error}");
+            // What has no first pass stops there all the same.
+            let root = walk::open_root(&a).unwrap();
+            walk::remove_at(&root, c"z", &a.join("z"), 0).unwrap_err();
+        });
+        if ran {
+            assert!(source.exists() && b.join("data").exists(), "{} was emptied", source.display());
+        } else {
+            clear(&a.join("z")).unwrap();
+        }
+        fs::create_dir_all(a.join("z/db")).unwrap();
+        fs::write(a.join("z/conf"), "").unwrap();
+    }
+    assert_eq!(digest(&a.join("etc")), before, "something was removed beside the mount");
+}

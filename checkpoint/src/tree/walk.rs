@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use cryopod_command::Limits;
@@ -21,6 +21,9 @@ use crate::sys;
 /// How directories are opened: never through a symlink.
 pub(super) const DIR_FLAGS: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Deleting needs one descriptor per level, and may meet what was never walked.
+const DEEPEST: usize = 4 * MAX_DEPTH;
 
 /// Labels and signatures that belong to the node's policy, not to the file.
 const NODE_XATTRS: &[&[u8]] = &[b"security.selinux", b"security.ima", b"security.evm", b"system.nfs4_acl"];
@@ -236,16 +239,46 @@ pub(crate) fn measure(root: &Path, limit: u64, limits: &Limits) -> Result<Measur
     Ok(measure.seen)
 }
 
-/// Removes everything below a directory, not the directory itself.
+/// Removes everything below a directory, not the directory itself; nothing at all if something is mounted below it.
 pub(crate) fn clear(root: &Path) -> Result<(), TreeError> {
+    refuse_mounts(root)?;
     let mut dir = open_root(root)?;
     clear_dir(&mut dir, root, 0)
 }
 
+/// Fails with the first thing that is mounted below a directory: a tree does not hold it, so nothing that stands in for
+/// the tree may touch it.
+pub(crate) fn refuse_mounts(root: &Path) -> Result<(), TreeError> {
+    let mut dir = open_root(root)?;
+    let mount = sys::mount_id(&dir).map_err(TreeError::io("examine", root))?;
+    refuse_mounts_in(&mut dir, mount, root, 0)
+}
+
+fn refuse_mounts_in(dir: &mut Dir, mount: u64, shown: &Path, depth: usize) -> Result<(), TreeError> {
+    if depth > DEEPEST {
+        return Err(TreeError::TooDeep { path: shown.to_owned() });
+    }
+    for name in names(dir).map_err(|e| failed("list", shown, e))? {
+        let path = shown.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+        match sys::mount_id_at(&*dir, &name) {
+            Ok(found) if found == mount => {}
+            Ok(_) => return Err(TreeError::Mounted { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(TreeError::io("examine", &path)(error)),
+        }
+        match Dir::openat(&*dir, name.as_c_str(), DIR_FLAGS, Mode::empty()) {
+            Ok(mut below) => refuse_mounts_in(&mut below, mount, &path, depth + 1)?,
+            // No directory, or gone.
+            Err(Errno::ENOTDIR | Errno::ELOOP | Errno::ENOENT) => {}
+            Err(error) => return Err(failed("open", &path, error)),
+        }
+    }
+    Ok(())
+}
+
 /// The same for an open directory.
 pub(super) fn clear_dir(dir: &mut Dir, shown: &Path, depth: usize) -> Result<(), TreeError> {
-    // Deleting needs one descriptor per level, and may meet what was never walked.
-    if depth > 4 * MAX_DEPTH {
+    if depth > DEEPEST {
         return Err(TreeError::TooDeep { path: shown.to_owned() });
     }
     for name in names(dir).map_err(|e| failed("list", shown, e))? {
@@ -263,6 +296,13 @@ pub(super) fn remove_at(dir: &Dir, name: &CStr, shown: &Path, depth: usize) -> R
         Err(error) => return Err(failed("remove", shown, error)),
     }
     let mut below = Dir::openat(dir, name, DIR_FLAGS, Mode::empty()).map_err(|e| failed("open", shown, e))?;
+    // Mounted since somebody looked, or below what a layer replaces.
+    let mounts = (sys::mount_id(dir), sys::mount_id(&below));
+    match mounts {
+        (Ok(ours), Ok(theirs)) if ours == theirs => {}
+        (Ok(_), Ok(_)) => return Err(TreeError::Mounted { path: shown.to_owned() }),
+        (Err(error), _) | (_, Err(error)) => return Err(TreeError::io("examine", shown)(error)),
+    }
     clear_dir(&mut below, shown, depth + 1)?;
     drop(below);
     unlinkat(dir, name, UnlinkatFlags::RemoveDir).map_err(|e| failed("remove", shown, e))
