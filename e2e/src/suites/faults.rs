@@ -65,7 +65,7 @@ const POD_DELETE: &[&str] = &["shim.delete.adopt", "adopt.rename", "adopt.replac
 /// Steps of no sweep on a node, and where they are broken instead.
 #[cfg(test)]
 const ELSEWHERE: &[(&str, &str)] = &[
-    ("capture.pre-dump", "needs much memory; on the in-memory pool (checkpoint/src/capture/tests.rs)"),
+    ("capture.pre-dump", "needs much memory; on the in-memory pool (checkpoint/src/capture/tests/faults.rs)"),
     ("runtime.pre-dump", "the same round, one room below"),
     (
         "place.volumes",

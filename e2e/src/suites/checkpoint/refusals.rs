@@ -1,20 +1,26 @@
 //! What is refused, by which reason, and that nothing was touched then.
 
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Case;
-use crate::crictl::Container;
+use crate::crictl::{Container, Pod};
 use crate::cryopod::{self, Checkpoint};
 use crate::shell::{self, eventually};
-use crate::story::{counting, restored_pod};
+use crate::story::{Volume, counting, counting_with, restored_pod};
 use crate::suite::{Failure, ensure};
-use crate::ticks;
+use crate::{ticks, workloads};
 
 pub const CASES: &[Case] = &[
     ("a_pod_with_an_open_exec_session_is_refused_and_auto_takes_its_disk", true, exec_session),
+    ("a_pod_whose_dump_criu_refuses_is_captured_on_disk_by_auto_alone", true, refused_by_criu),
+    ("a_debugger_and_a_device_are_refused_by_name_and_the_pod_runs_on", true, || {
+        refused_by_name(&[TRACED, DEVICE])
+    }),
+    ("a_file_of_another_container_is_refused_by_name_and_the_pod_runs_on", false, foreign_file),
     ("a_checkpoint_of_another_cpu_is_refused_with_the_difference", true, other_cpu),
     ("a_checkpoint_that_does_not_exist_is_refused_at_create", true, no_such_checkpoint),
     ("a_manifest_with_path_tricks_is_refused", true, path_tricks),
@@ -62,6 +68,110 @@ fn exec_session() -> Result<(), Failure> {
     ticks::goes_on(&source.container, &source.before)?;
     source.pod.remove()?;
     checkpoint.delete().map(drop)
+}
+
+/// The preflight sees nothing of a connection to a socket of the host: only the dump finds out.
+fn refused_by_criu() -> Result<(), Failure> {
+    const CONNECT: &str = "import socket\n\
+                           outside = socket.socket(socket.AF_UNIX)\n\
+                           outside.connect('/host/socket')\n\
+                           run(lambda i: None)\n";
+    let pod = Pod::run("cryopod", "source")?;
+    let volume = Volume::host_path(&pod, "/host")?;
+    let path = volume.path().join("socket");
+    let listener = UnixListener::bind(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    // What is mounted read-only is no part of a checkpoint.
+    let mount =
+        json!({"mounts": [{"container_path": "/host", "host_path": volume.path(), "readonly": true}]});
+    let container = pod.start(&workloads::python("outside", CONNECT).with(&mount))?;
+    let before = ticks::beyond(&container, 3)?;
+    let connection = listener.accept().map_err(|e| format!("{}: {e}", path.display()))?;
+
+    let refusal = cryopod::refused(&["checkpoint", &pod.id, "--mode", "full"], 6)?;
+    ensure(refusal.contains("unix-socket-outside"), || format!("not refused for the socket: {refusal}"))?;
+    let between = ticks::goes_on(&container, &before)?;
+    let checkpoint = Checkpoint::with(&pod.id, &["--mode", "auto"])?;
+    let manifest = checkpoint.manifest()?;
+    let code = &manifest["memory_refused"]["code"];
+    ensure(manifest["mode"] == "disk" && code == "unix-socket-outside", || {
+        format!("mode {}, memory refused for {code}", manifest["mode"])
+    })?;
+    let (frozen, total) = (&manifest["timeline"]["freeze_us"], &manifest["timeline"]["total_us"]);
+    let phases = manifest["timeline"]["phases"].to_string();
+    ensure(phases.contains("refused dump") && frozen.as_u64() < total.as_u64(), || {
+        format!("frozen {frozen} µs of {total} µs: {phases}")
+    })?;
+    ticks::goes_on(&container, &between)?;
+    checkpoint.settle()?;
+    checkpoint.verify()?;
+    drop(connection);
+    pod.remove()?;
+    checkpoint.delete().map(drop)
+}
+
+/// A workload that the preflight refuses: the code, how it prepares itself, what its container needs.
+struct Refused {
+    code: &'static str,
+    setup: &'static str,
+    extra: fn() -> Value,
+}
+
+const TRACED: Refused = Refused {
+    code: "traced",
+    setup: "import ctypes\n\
+            if os.fork() == 0:\n    \
+                check(ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0, 'PTRACE_TRACEME')\n    \
+                while True:\n        \
+                    time.sleep(1)\n",
+    extra: || json!({}),
+};
+
+const DEVICE: Refused = Refused {
+    code: "device-file",
+    setup: "device = os.open('/dev/zfs', os.O_RDWR)\n",
+    extra: || json!({"devices": [{"container_path": "/dev/zfs", "host_path": "/dev/zfs", "permissions": "rw"}]}),
+};
+
+fn refused_by_name(table: &[Refused]) -> Result<(), Failure> {
+    for Refused { code, setup, extra } in table {
+        let spec = workloads::python(code, &format!("{setup}run(lambda i: None)\n")).with(&extra());
+        let source = counting_with("cryopod", &[], spec)?;
+        let refusal = cryopod::refused(&["checkpoint", &source.pod.id, "--mode", "full"], 6)?;
+        ensure(refusal.contains(code), || format!("not refused for {code}: {refusal}"))?;
+        ticks::goes_on(&source.container, &source.before)?;
+        source.pod.remove()?;
+    }
+    Ok(())
+}
+
+/// One container hands a file of its root to another one, which cannot be dumped then.
+fn foreign_file() -> Result<(), Failure> {
+    const GIVER: &str = "import socket\n\
+                         server = socket.socket(socket.AF_UNIX)\n\
+                         server.bind('/shared/socket')\n\
+                         server.listen()\n\
+                         taker, _ = server.accept()\n\
+                         socket.send_fds(taker, [b'x'], [append('/data/given')])\n\
+                         taker.close()\n\
+                         run(lambda i: None)\n";
+    const TAKER: &str = "import socket\n\
+                         giver = socket.socket(socket.AF_UNIX)\n\
+                         while giver.connect_ex('/shared/socket') != 0:\n    \
+                             time.sleep(0.1)\n\
+                         _, given, _, _ = socket.recv_fds(giver, 1, 1)\n\
+                         giver.close()\n\
+                         run(lambda i: os.write(given[0], b'x'))\n";
+    let pod = Pod::run("cryopod", "source")?;
+    let volume = Volume::empty_dir(&pod, "/shared")?;
+    pod.start(&workloads::python("giver", GIVER).with(&volume.mount()))?;
+    let taker = pod.start(&workloads::python("taker", TAKER).with(&volume.mount()))?;
+    let before = ticks::beyond(&taker, 3)?;
+    let refusal = cryopod::refused(&["checkpoint", &pod.id, "--mode", "full"], 6)?;
+    ensure(refusal.contains("host-file") && refusal.contains("taker"), || {
+        format!("not refused for the file: {refusal}")
+    })?;
+    ticks::goes_on(&taker, &before)?;
+    pod.remove()
 }
 
 /// Changes the manifest in the store.
