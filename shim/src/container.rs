@@ -1,7 +1,7 @@
 //! One container of the pod: its init, its execs, and the lock that orders what is done to it.
 //!
 //! Two locks. `op` (asynchronous) serialises what changes the container through its runtime – start, pause, resume,
-//! checkpoint, update, delete; starts of execs share it. It may be held for as long as a runtime call takes. `inner`
+//! checkpoint, update, delete; starts of execs share it, and the commit of a checkpoint whose containers run again. It may be held for as long as a runtime call takes. `inner`
 //! is held for moments only and guards states and the order of events. State, Wait, Pids, Connect and Kill take
 //! `inner` alone, so a slow runtime call of this container delays none of them, and of another container nothing.
 

@@ -231,11 +231,25 @@ impl Pod {
             ends_pause: false,
             subjects: subjects.iter().map(|(_, subject)| subject.clone()).collect(),
         };
-        let mut stored = blocking(move || {
+        let exit = order.choices.exit;
+        let source = order.sources.file.clone();
+        let (taken, node, running, limits) = blocking(move || {
             let node = Node::open(&order.sources, &Limits::within(OPEN_WITHIN).with_cancel(cancel.clone()))?;
             let limits = order.choices.limits(&node.config, &cancel);
-            let captured = order::capture(&node, &order, running.watch(), &limits)?;
-            Ok::<_, DoorError>(stored::settle(node, captured, order.sources.file, &limits))
+            let taken = order::take(&node, &order, running.watch(), &limits)?;
+            Ok::<_, DoorError>((taken, node, running, limits))
+        })
+        .await?;
+        // What is to end stays frozen, so nothing can be started in it. Else the pod runs again while the checkpoint is
+        // hashed and committed: processes may be started, or a probe would fail of a large pod. Delete still waits.
+        let (_ending, _running_on): (Vec<_>, Vec<_>) = if exit {
+            (held, Vec::new())
+        } else {
+            (Vec::new(), held.into_iter().map(|(_, held)| held.downgrade()).collect())
+        };
+        let mut stored = blocking(move || {
+            let captured = taken.commit(running.watch(), &limits)?;
+            Ok::<_, DoorError>(stored::settle(node, captured, source, &limits))
         })
         .await?;
         let checkpoint = stored.captured.id.clone();

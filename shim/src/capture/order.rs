@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cryopod_checkpoint::capture::{self, CaptureOptions, Captured, Mode, PreDump, Taken};
+use cryopod_checkpoint::capture::{self, CaptureOptions, Mode, PreDump, Taken};
 use cryopod_checkpoint::id::CheckpointId;
 use cryopod_checkpoint::progress::Progress;
 use cryopod_checkpoint::refusal::Refusal;
@@ -144,19 +144,6 @@ fn parse_mode(what: &'static str, word: &str) -> Result<Option<Mode>, DoorError>
 /// The limits of a capture whose caller sets no time.
 pub fn limits(config: &Config, cancel: &Cancel) -> Limits {
     Choices::default().limits(config, cancel)
-}
-
-/// Captures and commits.
-///
-/// # Errors
-/// See [`DoorError`]; the containers run as before.
-pub fn capture(
-    node: &Node,
-    order: &Order,
-    progress: &dyn Progress,
-    limits: &Limits,
-) -> Result<Captured, DoorError> {
-    Ok(take(node, order, progress, limits)?.commit(progress, limits)?)
 }
 
 /// Captures; the containers run again, the checkpoint is not visible yet.
