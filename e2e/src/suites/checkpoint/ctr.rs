@@ -13,6 +13,7 @@ use crate::ticks::{self, Ticks};
 pub const CASES: &[Case] = &[
     ("ctr_task_checkpoint_leaves_the_images_and_the_task_goes_on", true, into_a_directory),
     ("ctr_task_checkpoint_exit_ends_the_task", true, and_exit),
+    ("ctr_task_checkpoint_can_be_repeated_within_one_pause", true, twice_in_one_pause),
     ("ctr_container_restore_goes_on_where_the_checkpoint_was", true, by_an_image),
 ];
 
@@ -75,6 +76,27 @@ fn and_exit() -> Result<(), Failure> {
     shell::ok(&format!("test -s {IMAGES}/inventory.img && rm -r {IMAGES}"))?;
     task.remove()?;
     checkpoint.delete().map(drop)
+}
+
+/// ctr resumes only what it has paused itself, so between the two nobody gives the dataset its name back.
+fn twice_in_one_pause() -> Result<(), Failure> {
+    shell::ok(&format!("rm -rf {IMAGES}"))?;
+    let task = counting("zfs")?;
+    let before = count(&task)?;
+    task.task_ok("pause", &[])?;
+    let first = captured(|| task.task_ok("checkpoint", &["--image-path", IMAGES]))?;
+    let known = cryopod::checkpoints()?;
+    let refused = task.task("checkpoint", &["--image-path", IMAGES])?;
+    ensure(refused.code != 0, || "images that are there were overwritten".into())?;
+    ensure(cryopod::checkpoints()? == known, || "a checkpoint that failed is in the store".into())?;
+    shell::ok(&format!("rm -r {IMAGES}"))?;
+    let second = captured(|| task.task_ok("checkpoint", &["--image-path", IMAGES]))?;
+    task.task_ok("resume", &[])?;
+    goes_on(&task, &before)?;
+    shell::ok(&format!("rm -r {IMAGES}"))?;
+    task.remove()?;
+    first.delete()?;
+    second.delete().map(drop)
 }
 
 /// On overlayfs: here ctr makes its diff before the shim hears of anything, which ZFS refuses for a root in use.

@@ -10,6 +10,7 @@ use crate::cryopod::{self, Checkpoint};
 use crate::shell::{self, exec_ok};
 use crate::story::{Volume, counting, counting_with, restore, restored_pod};
 use crate::suite::{Failure, ensure};
+use crate::suites::faults::Armed;
 use crate::{ticks, workloads};
 
 pub const CASES: &[Case] = &[
@@ -20,6 +21,8 @@ pub const CASES: &[Case] = &[
     ("the_annotation_chooses_the_mode_where_no_option_does", true, annotated_mode),
     ("auto_mode_leaves_memory_out_where_it_must_and_says_why", true, auto_says_why),
     ("a_paused_container_stays_paused", true, paused_stays_paused),
+    ("a_process_can_be_started_while_a_checkpoint_is_hashed", true, exec_while_hashing),
+    ("a_hook_in_the_first_restored_container_runs_and_lets_the_pod_go", false, hook_in_the_first),
     ("a_restored_pod_can_be_checkpointed_and_restored_again", true, second_generation),
     ("two_restores_of_one_checkpoint_are_two_clones", true, two_clones),
     ("large_memory_is_captured_with_pre_dump_rounds", false, pre_dump),
@@ -150,6 +153,42 @@ fn paused_stays_paused() -> Result<(), Failure> {
     source.pod.remove()?;
     let (pod, restored) = restore("cryopod", "restored", &checkpoint.id, &source.spec)?;
     ticks::goes_on(&restored, &source.before)?;
+    pod.remove()?;
+    checkpoint.delete().map(drop)
+}
+
+/// What a liveness probe with `exec` does; in a large pod hashing takes longer than kubelet waits.
+fn exec_while_hashing() -> Result<(), Failure> {
+    let source = counting("cryopod")?;
+    let held = Armed::with("capture.hash", "wait")?;
+    let id = source.pod.id.clone();
+    let capture = std::thread::spawn(move || Checkpoint::with(&id, &["--mode", "full"]));
+    held.reached(Duration::from_secs(60))?;
+    let probed = source.container.exec(&["true"]);
+    drop(held);
+    let checkpoint = capture.join().map_err(|_| "the capture panicked")??;
+    let probed = probed?;
+    ensure(probed.code == 0, || format!("exec while the checkpoint is hashed: {}", probed.stderr))?;
+    ticks::goes_on(&source.container, &source.before)?;
+    source.pod.remove()?;
+    checkpoint.delete().map(drop)
+}
+
+/// kubelet runs a postStart hook before it makes the next container, and kills the container whose hook fails.
+fn hook_in_the_first() -> Result<(), Failure> {
+    let source = Pod::run("cryopod", "source")?;
+    let (first, second) = (Spec::counter("first"), Spec::counter("second"));
+    let (one, two) = (source.start(&first)?, source.start(&second)?);
+    let before = (ticks::beyond(&one, 3)?, ticks::beyond(&two, 3)?);
+    let checkpoint = Checkpoint::with(&source.id, &["--mode", "full"])?;
+    source.remove()?;
+    let pod = restored_pod("cryopod", "restored", &checkpoint.id, &[])?;
+    let one = pod.start(&first)?;
+    let hook = one.exec(&["true"])?;
+    ensure(hook.code == 0, || format!("exec in a container that waits for others: {}", hook.stderr))?;
+    ticks::goes_on(&one, &before.0)?;
+    let two = pod.start(&second)?;
+    ticks::goes_on(&two, &before.1)?;
     pod.remove()?;
     checkpoint.delete().map(drop)
 }

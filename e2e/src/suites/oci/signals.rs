@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{CRUN, Case, NONE, RUNC, RUNTIMES, runtime_options};
 use crate::crictl::{Pod, Spec};
 use crate::ctr::{self, Task};
-use crate::shell::eventually;
+use crate::shell::{self, eventually};
 use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[
@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     ("kill_of_a_dead_process_is_not_found", CRUN, RUNC, dead),
     ("a_paused_container_can_be_killed", NONE, RUNTIMES, paused),
     ("kill_all_reaches_every_process", NONE, RUNTIMES, all),
+    ("kill_all_passes_threaded_cgroups", NONE, CRUN, all_threaded),
     ("an_exec_can_be_killed_alone", NONE, CRUN, one_exec),
 ];
 
@@ -68,6 +69,27 @@ fn all(handler: &str) -> Result<(), Failure> {
     eventually("the child got it", Duration::from_secs(20), || {
         Ok((task.exec("look", &["ls", "/child"])?.code == 0).then_some(()))
     })?;
+    task.remove()
+}
+
+/// A container with a cgroup namespace of its own may make such cgroups; their `cgroup.procs` cannot be read.
+fn all_threaded(handler: &str) -> Result<(), Failure> {
+    let script = "trap 'touch /got' USR2; while :; do sleep 0.1; done";
+    let task = Task::sh(runtime_options(handler), script)?;
+    std::thread::sleep(Duration::from_secs(1));
+    let listed = task.task_ok("ps", &[])?;
+    let pid = listed.split_whitespace().find(|word| word.parse::<u32>().is_ok());
+    let pid = pid.ok_or_else(|| format!("no process: {listed}"))?;
+    shell::ok(&format!(
+        "group=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/{pid}/cgroup); \
+         mkdir $group/inner && echo threaded > $group/inner/cgroup.type"
+    ))?;
+    task.task_ok("kill", &["--all", "--signal", "SIGUSR2"])?;
+    eventually("the signal arrives", Duration::from_secs(20), || {
+        Ok((task.exec("look", &["ls", "/got"])?.code == 0).then_some(()))
+    })?;
+    task.task_ok("kill", &["--all", "--signal", "SIGKILL"])?;
+    task.wait("STOPPED")?;
     task.remove()
 }
 
