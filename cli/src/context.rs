@@ -10,9 +10,9 @@ use cryopod_checkpoint::journal::Journal;
 use cryopod_checkpoint::store::StoreKind as Kind;
 use cryopod_checkpoint::store::{self, Chosen, SharedStore, StoreChoice, StoreConfig};
 use cryopod_command::Limits;
-use cryopod_runtime::config::{Config, Sources, StoreKind};
+use cryopod_runtime::config::{Config, Sources, StoreKind, StoreSection};
 use cryopod_runtime::oci::{OciBackend, OciOptions};
-use cryopod_zfs::{DatasetName, Zfs};
+use cryopod_zfs::Zfs;
 
 use crate::args::{DEFAULT_ROOT, Global};
 use crate::error::Error;
@@ -96,14 +96,7 @@ impl Context {
 
     /// The store of this node. Where it is not on ZFS, `chosen.why` says what keeps it from being so.
     pub(crate) fn open_store(&self, limits: &Limits) -> Result<Opened, Error> {
-        let section = &self.config()?.store;
-        let choice = match section.kind {
-            StoreKind::Auto => StoreChoice::Auto,
-            StoreKind::Zfs => StoreChoice::Zfs,
-            StoreKind::Dir => StoreChoice::Dir,
-        };
-        let root = section.zfs.root.as_deref().map(str::parse).transpose().map_err(Error::StoreRoot)?;
-        self.open_chosen(choice, root, section.dir.path.clone(), limits)
+        self.open_chosen(&store_config(&self.config()?.store)?, limits)
     }
 
     /// A store that somebody else has chosen, by what it is and where its contents are.
@@ -112,18 +105,12 @@ impl Context {
             Kind::Zfs => (StoreChoice::Zfs, Some(told.place.parse().map_err(Error::StoreRoot)?)),
             Kind::Dir => (StoreChoice::Dir, None),
         };
-        Ok(Opened { chosen: told, ..self.open_chosen(choice, root, dir, limits)? })
+        let config = StoreConfig { choice, root, dir, ..StoreConfig::default() };
+        Ok(Opened { chosen: told, ..self.open_chosen(&config, limits)? })
     }
 
-    fn open_chosen(
-        &self,
-        choice: StoreChoice,
-        root: Option<DatasetName>,
-        dir: PathBuf,
-        limits: &Limits,
-    ) -> Result<Opened, Error> {
-        let locks = self.root.join("locks");
-        let config = StoreConfig { choice, root, dir, locks, ..StoreConfig::default() };
+    fn open_chosen(&self, config: &StoreConfig, limits: &Limits) -> Result<Opened, Error> {
+        let choice = config.choice;
         let zfs = match choice {
             StoreChoice::Dir => Ok(None),
             StoreChoice::Auto | StoreChoice::Zfs => cryopod_zfs::open(limits).map(Some),
@@ -136,7 +123,7 @@ impl Context {
             }
             Err(error) => (None, Some(error.to_string())),
         };
-        let (store, mut chosen) = store::open(&config, zfs.clone(), limits)?;
+        let (store, mut chosen) = store::open(config, zfs.clone(), limits)?;
         if let Some(missing) = missing {
             chosen.why = missing;
         }
@@ -156,6 +143,18 @@ impl Context {
     }
 }
 
+/// Which store is asked for. Its locks are in one place for the whole node and do not move with `--root`: a recovery
+/// beside the node's own shims would find every lock free and take their captures for dead ones.
+fn store_config(section: &StoreSection) -> Result<StoreConfig, Error> {
+    let choice = match section.kind {
+        StoreKind::Auto => StoreChoice::Auto,
+        StoreKind::Zfs => StoreChoice::Zfs,
+        StoreKind::Dir => StoreChoice::Dir,
+    };
+    let root = section.zfs.root.as_deref().map(str::parse).transpose().map_err(Error::StoreRoot)?;
+    Ok(StoreConfig { choice, root, dir: section.dir.path.clone(), ..StoreConfig::default() })
+}
+
 /// A runtime that no configuration names, called by its path. It is known by its file name: `/opt/x/crun` is a crun.
 fn foreign(config: &Config, path: &str) -> Result<OciOptions, Error> {
     let program = Path::new(path);
@@ -172,4 +171,15 @@ fn foreign(config: &Config, path: &str) -> Result<OciOptions, Error> {
 /// Refuses verbs that only root can do, before they fail half-way with less to say.
 pub(crate) fn need_root(verb: &'static str) -> Result<(), Error> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Error::NotRoot { verb }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_locks_of_a_store_are_where_the_shims_have_them_whatever_root_is_given() {
+        let config = store_config(&Config::default().store).unwrap();
+        assert_eq!(config.locks, StoreConfig::default().locks);
+    }
 }

@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("a_spec_with_unknown_fields_runs", true, unknown_fields),
     ("bad_configurations_are_refused_with_their_place", true, configurations),
     ("a_store_that_is_somebody_s_is_refused_and_left_as_it_is", true, somebodys),
+    ("a_recovery_with_another_root_leaves_a_capture_in_progress_alone", true, another_root),
     ("names_that_are_paths_are_refused", true, names),
     ("streams_that_are_no_export_are_refused", true, streams),
     ("without_rights_the_error_says_so", true, rights),
@@ -121,6 +122,29 @@ fn somebodys() -> Result<(), Failure> {
     let mark = shell::ok("zfs get -H -o value cryopod:kind tank/e2e-ml")?;
     ensure(mark == "root", || format!("its mark is {mark}"))?;
     shell::ok(&format!("zfs destroy -r tank/e2e-ml; rm -r {WORK}")).map(drop)
+}
+
+/// A trial beside a running node has its own journal, and no locks of its own for a store that it shares.
+fn another_root() -> Result<(), Failure> {
+    const DRAFT: &str = "tank/cryopod/checkpoints/e2e-trial";
+    // The store is there, with its locks.
+    let listed = cryopod("checkpoints list")?;
+    ensure(listed.code == 0, || listed.stderr.clone())?;
+    shell::ok(&format!(
+        "zfs create -o canmount=off -o cryopod:kind=checkpoint \
+         -o cryopod:id=e2e-trial -o cryopod:state=capturing {DRAFT}"
+    ))?;
+    let there = || Ok::<_, Failure>(sh(&format!("zfs list {DRAFT}"))?.code == 0);
+    // As its capture would.
+    let lock = "/run/cryopod/locks/draft-e2e-trial.lock";
+    let beside = format!("flock {lock} cryopod -o json --root {WORK}/trial recover");
+    let done = sh(&beside)?;
+    ensure(done.code == 0, || done.stderr.clone())?;
+    ensure(there()?, || "the draft of a capture in progress was removed".into())?;
+    shell::ok(&format!("rm {lock}; rm -r {WORK}"))?;
+    let done = cryopod("recover")?;
+    ensure(done.code == 0, || done.stderr.clone())?;
+    ensure(!there()?, || "the draft of a dead capture stays".into())
 }
 
 fn names() -> Result<(), Failure> {
