@@ -27,6 +27,7 @@ pub mod retention;
 mod scratch;
 pub mod settle;
 pub mod ship;
+mod stand_in;
 pub mod store;
 pub mod swap;
 mod sys;

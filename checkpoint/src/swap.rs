@@ -6,11 +6,12 @@
 //! freeze. [`Swap::back`] on Resume or Delete; a crash is undone by recovery.
 
 use cryopod_command::Limits;
-use cryopod_zfs::{DatasetName, Name, Properties, Rename};
+use cryopod_zfs::{Dataset, DatasetName, Name, Properties, Rename};
 
 use crate::id::CheckpointId;
 use crate::journal::{Journal, JournalError, Open, Operation};
 use crate::kind::Kind;
+use crate::stand_in;
 use crate::store::{ID, KIND, SNAPSHOT_PREFIX, Store, StoreError, ZfsStore};
 
 const KEEP_MOUNTS: Rename = Rename { keep_mounts: true, parents: false };
@@ -111,13 +112,13 @@ impl Swap {
 
 /// Idempotent.
 pub(crate) fn undo(store: &ZfsStore, operation: &Operation, limits: &Limits) -> Result<(), StoreError> {
-    let Operation::Swap { dataset, guid, aside, .. } = operation else { return Ok(()) };
+    let Operation::Swap { dataset, guid, aside, snapshot } = operation else { return Ok(()) };
     let zfs = store.zfs.as_ref();
     if zfs.dataset(aside, limits)?.is_some_and(|found| found.guid == *guid) {
-        match zfs.destroy(dataset, true, limits) {
-            Err(error) if error.is_not_found() => {}
-            other => other?,
-        }
+        let origin = aside.snapshot(snapshot)?;
+        let id = snapshot.strip_prefix(SNAPSHOT_PREFIX).unwrap_or_default();
+        let ours = |found: &Dataset| found.origin.as_ref() == Some(&origin);
+        stand_in::destroy(store, dataset, id, aside, ours, limits)?;
         zfs.rename(aside, dataset, KEEP_MOUNTS, limits)?;
     }
     if let Some(real) = zfs.dataset(dataset, limits)?

@@ -10,6 +10,7 @@ use super::{PlaceError, PlaceRequest, Replacement};
 use crate::fault;
 use crate::journal::{Journal, Operation};
 use crate::settle;
+use crate::stand_in;
 use crate::store::{BOOT, ID, KIND, StoreError, ZfsStore};
 
 /// Settings of the fresh dataset that its owner may have made and the clone keeps.
@@ -167,7 +168,9 @@ pub(crate) fn undo_or_finish(
     operation: &Operation,
     limits: &Limits,
 ) -> Result<(), StoreError> {
-    let Operation::Place { dataset, fresh, aside, incoming, placed, .. } = operation else { return Ok(()) };
+    let Operation::Place { checkpoint, dataset, fresh, aside, incoming, placed } = operation else {
+        return Ok(());
+    };
     let zfs = store.zfs.as_ref();
     let waiting = zfs.dataset(aside, limits)?.filter(|found| found.guid == *fresh).is_some();
     if *placed {
@@ -175,11 +178,20 @@ pub(crate) fn undo_or_finish(
     }
     if waiting {
         // What has its name is our clone; nothing ran on it yet.
-        store.destroy_if_there(dataset, limits)?;
+        let ours = |found: &Dataset| {
+            // What came from another pool has the image there as its origin, or none.
+            let origin = found.origin.as_ref().map(SnapshotName::dataset);
+            incoming.is_some() || origin.is_some_and(|origin| is_below(&origin, store.root()))
+        };
+        stand_in::destroy(store, dataset, checkpoint.as_str(), aside, ours, limits)?;
         zfs.rename(aside, dataset, KEEP_MOUNTS, limits)?;
     }
     if let Some(incoming) = incoming {
         store.destroy_if_there(incoming, limits)?;
     }
     Ok(())
+}
+
+fn is_below(dataset: &DatasetName, root: &DatasetName) -> bool {
+    dataset.as_str().strip_prefix(root.as_str()).is_some_and(|rest| rest.starts_with('/'))
 }

@@ -423,3 +423,45 @@ fn a_volume_with_something_mounted_below_is_refused_before_any_is_emptied() {
     assert!(volume.path().join("mine").exists());
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
 }
+
+/// Between moving a dataset aside and making the clone the power fails, and its owner makes a new one under the name.
+#[test]
+fn a_dataset_that_was_made_anew_under_the_name_is_not_destroyed_for_a_clone() {
+    let aside_to_recovery = |world: &World, dataset: &DatasetName, journalled: &dyn Fn()| {
+        journalled();
+        world.process_died();
+        if zfs(world).dataset(dataset, &none()).unwrap().is_some() {
+            world.fake.destroy(dataset, true, &none()).unwrap();
+        }
+        container(&zfs(world), dataset);
+        fs::write(world.fake.content_dir(dataset).unwrap().join("new"), "data").unwrap();
+        let report = world.recover();
+        let [failure] = &report.failures[..] else { panic!("{report:?}") };
+        let text = failure.to_string();
+        assert!(text.contains(dataset.as_str()) && text.contains("not destroyed"), "{text}");
+        assert!(world.fake.content_dir(dataset).unwrap().join("new").exists());
+        // As the message says.
+        world.fake.destroy(dataset, true, &none()).unwrap();
+        world.recovered("the name is given back");
+        assert!(zfs(world).dataset(dataset, &none()).unwrap().is_some());
+    };
+
+    let (world, id, fresh) = with_fresh();
+    aside_to_recovery(&world, &fresh, &|| {
+        let (died, met) = mpsc::channel();
+        let (store, journal) = (Arc::clone(&world.store), world.journal.clone());
+        let (id, dataset) = (id.clone(), fresh.clone());
+        thread::spawn(move || {
+            let _hooked = test_hook::die_at("place.cloned", died);
+            place(&store, &journal, &request(&id, LiveRootfs::Zfs { dataset }), &none()).map(drop)
+        });
+        met.recv_timeout(Duration::from_secs(20)).unwrap();
+    });
+
+    let world = World::new(StoreKind::Zfs);
+    let id = world.capture();
+    let dataset = name("tank/snaps/web");
+    aside_to_recovery(&world, &dataset, &|| {
+        drop(crate::swap::Swap::out(&world.store, &world.journal, &dataset, &id, &none()).unwrap());
+    });
+}

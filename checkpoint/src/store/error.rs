@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cryopod_command::Stop;
-use cryopod_zfs::{Error as ZfsError, NameError};
+use cryopod_zfs::{DatasetName, Error as ZfsError, NameError};
 
 use crate::digest::HashError;
 use crate::fault::Injected;
@@ -64,6 +64,19 @@ pub enum StoreError {
         id: CheckpointId,
         /// Why not.
         source: ManifestError,
+    },
+    /// A name cannot be given back, since somebody else's dataset has it.
+    #[error(
+        "dataset {dataset} is not the clone of checkpoint {id} that stood there, so it is not destroyed; the dataset of \
+         that name waits as {aside}: rename or destroy the new one, then `cryopod recover` gives the name back"
+    )]
+    Foreign {
+        /// The name.
+        dataset: DatasetName,
+        /// The checkpoint whose clone was expected.
+        id: String,
+        /// Where the dataset of that name is.
+        aside: DatasetName,
     },
     /// ZFS could not.
     #[error(transparent)]
@@ -135,7 +148,7 @@ impl StoreError {
         match self {
             Self::NotFound { .. } => Kind::NotFound,
             Self::Exists { .. } => Kind::AlreadyExists,
-            Self::NoPool { .. } | Self::NotOurs { .. } => Kind::FailedPrecondition,
+            Self::NoPool { .. } | Self::NotOurs { .. } | Self::Foreign { .. } => Kind::FailedPrecondition,
             Self::Damaged { .. } => Kind::DataLoss,
             Self::Manifest { source, .. } => source.kind(),
             Self::Zfs(error) => zfs_kind(error),
