@@ -17,6 +17,7 @@ pub mod id;
 pub mod info;
 pub mod journal;
 pub mod kind;
+mod left_behind;
 pub mod lock;
 pub mod manifest;
 pub mod progress;

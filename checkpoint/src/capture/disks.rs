@@ -1,5 +1,8 @@
 //! The disks at the instant: `syncfs`, then one atomic snapshot of the datasets, then copies of what is not on ZFS.
 //!
+//! All that touches the live file systems runs on threads that are left behind when the limits end: a suspended pool or a
+//! network file system without its server must not hold the pod beyond the deadline of the capture.
+//!
 //! `syncfs` first, since a snapshot alone misses dirty pages of shared mappings (experiments.md E2). CRIU may run a
 //! hook twice; the second call of [`Instant::member`] answers as the first did. A volume that several containers share
 //! is captured with the first of them; what CRIU links on it for the others is added at their own instants.
@@ -18,6 +21,7 @@ use cryopod_zfs::{
 use super::CaptureError;
 use super::plan::{How, Plan, PlannedDisk, too_large, unlinked};
 use crate::fault;
+use crate::left_behind::{self, NoAnswer};
 use crate::manifest::DiskContent;
 use crate::store::content::Content;
 use crate::store::{ID, SNAPSHOT_PREFIX, Store, StoreError, ZfsStore};
@@ -149,11 +153,18 @@ impl<'a> Instant<'a> {
                 How::Snapshot { mountpoint, .. } => (mountpoint, None),
                 How::Shared { .. } => continue,
             };
-            for remap in remaps::find(from, self.limits)? {
-                let made = copy.as_ref().map_or(Ok(false), |copy| remaps::make(copy, &remap))?;
-                if !made {
-                    return Err(unlinked(disk, &self.member_name(index), &remap.link).into());
+            let (from, limits) = (from.clone(), self.limits.clone());
+            let missing = unless_it_hangs(self.limits, move || {
+                for remap in remaps::find(&from, &limits)? {
+                    let made = copy.as_ref().map_or(Ok(false), |copy| remaps::make(copy, &remap))?;
+                    if !made {
+                        return Ok(Some(remap.link));
+                    }
                 }
+                Ok(None)
+            })?;
+            if let Some(link) = missing {
+                return Err(unlinked(disk, &self.member_name(index), &link).into());
             }
         }
         Ok(())
@@ -169,8 +180,8 @@ impl<'a> Instant<'a> {
         let mut pools: BTreeMap<PoolName, Vec<SnapshotName>> = BTreeMap::new();
         for disk in disks {
             let How::Snapshot { dataset, mountpoint } = &disk.how else { continue };
-            self.limits.check().map_err(StoreError::Stopped)?;
-            sync_file_system(mountpoint)?;
+            let path = mountpoint.clone();
+            unless_it_hangs(self.limits, move || sync_file_system(&path))?;
             pools.entry(dataset.pool()).or_default().push(dataset.snapshot(&self.plan.snapshot)?);
         }
         let id = self.plan.snapshot.strip_prefix(SNAPSHOT_PREFIX).unwrap_or_default();
@@ -189,13 +200,20 @@ impl<'a> Instant<'a> {
         progress: &mut Progress,
     ) -> Result<DiskContent, CaptureError> {
         let to = self.content.disk(&disk.stored());
-        self.content.create(&to)?;
-        let copied = match tree::copy(from, &to, Existing::Refuse, progress.budget, self.limits) {
+        let (content, source, budget, limits) =
+            (self.content.clone(), from.to_owned(), progress.budget, self.limits.clone());
+        let copied = unless_it_hangs(self.limits, move || {
+            content.create(&to)?;
+            Ok(tree::copy(&source, &to, Existing::Refuse, budget, &limits)?)
+        });
+        let copied = match copied {
             Ok(copied) => copied,
-            Err(TreeError::TooLarge { .. }) => return Err(too_large(disk, from, self.bound).into()),
-            Err(error) => {
+            Err(StoreError::Tree(TreeError::TooLarge { .. })) => {
+                return Err(too_large(disk, from, self.bound).into());
+            }
+            Err(source) => {
                 let member = disk.member_name.clone();
-                return Err(CaptureError::Instant { member, source: error.into() });
+                return Err(CaptureError::Instant { member, source });
             }
         };
         progress.budget = progress.budget.saturating_sub(copied.bytes);
@@ -207,6 +225,20 @@ impl<'a> Instant<'a> {
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes calls that may sleep in the kernel for good; what they do after the limits is undone with the draft.
+fn unless_it_hangs<T: Send + 'static>(
+    limits: &Limits,
+    call: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match left_behind::on_thread(limits, call) {
+        Ok(answer) => answer,
+        Err(NoAnswer::Stopped(stop)) => Err(StoreError::Stopped(stop)),
+        Err(NoAnswer::Thread(source)) => {
+            Err(StoreError::io("begin a thread for", Path::new("a disk"))(source))
+        }
     }
 }
 

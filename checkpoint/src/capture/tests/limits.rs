@@ -94,3 +94,33 @@ fn a_deleted_file_that_the_capture_of_the_shared_volume_cannot_hold_is_refused_w
         run(&world, world.options()).unwrap();
     }
 }
+
+#[test]
+fn a_file_system_that_hangs_in_the_freeze_does_not_hold_the_pod_beyond_the_limits() {
+    let world = World::with_volume(StoreKind::Zfs, true);
+    let (volume, aside) = (world.dir.path().join("volume"), world.dir.path().join("aside"));
+    let cancel = Cancel::new();
+    let limits = none().with_cancel(cancel.clone());
+    let (hangs, away) = (volume.clone(), aside.clone());
+    let hooked = test_hook::set(move |step| {
+        if step == "capture.snapshot" {
+            // Nobody will ever write to it: opening it for `syncfs` sleeps in the kernel.
+            std::fs::rename(&hangs, &away).unwrap();
+            nix::unistd::mkfifo(&hangs, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            let cancel = cancel.clone();
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(100));
+                cancel.cancel();
+            });
+        }
+        Ok(())
+    });
+    let target: Arc<dyn Target> = world.pod.clone();
+    let result = capture(target, &world.store, &world.journal, world.options(), &limits);
+    drop(hooked);
+    assert!(!world.pod.lock().frozen);
+    assert_eq!(result.unwrap_err().kind(), Kind::Cancelled);
+    std::fs::remove_file(&volume).unwrap();
+    std::fs::rename(&aside, &volume).unwrap();
+    world.recovered("hung");
+}
