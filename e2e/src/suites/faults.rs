@@ -5,6 +5,7 @@
 //! not hurt the container. Other cases do the same to a pod, whose shim may die with it, but with nothing else; kill
 //! the processes that take part; fill the pool and destroy the store under our feet; and give up in the middle.
 
+mod freezes;
 mod injection;
 mod operations;
 mod pods;
@@ -200,6 +201,7 @@ pub fn suite(full: bool) -> Suite {
         }
     }
     println!("{cases} cases in a full sweep, {} run", tests.len());
+    tests.extend(freezes::tests());
     let left_out =
         if left_out == 0 { Vec::new() } else { vec![format!("{left_out} of {cases} fault cases")] };
     Suite { tests, left_out }
