@@ -102,7 +102,7 @@ pub fn on_restore(wanted: TcpPolicy, connected: &[IpAddr], spec: &Spec) -> Verdi
 ///
 /// # Errors
 /// When the namespace cannot be asked for its addresses.
-pub fn fit(connected: &[IpAddr], netns: &Path) -> io::Result<bool> {
+fn fit(connected: &[IpAddr], netns: &Path) -> io::Result<bool> {
     if connected.iter().all(IpAddr::is_loopback) {
         return Ok(true);
     }

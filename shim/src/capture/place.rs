@@ -175,26 +175,11 @@ fn in_use(bundles: &[PathBuf]) -> BTreeSet<PathBuf> {
 fn connections_here(manifest: &Manifest, name: &str, spec: &Spec, id: &str) -> TcpPolicy {
     let memory = manifest.member(name).and_then(|member| member.memory.as_ref());
     let connected = memory.and_then(|memory| memory.connected.as_deref()).unwrap_or_default();
-    if manifest.tcp == TcpPolicy::Close || connected.is_empty() {
-        return TcpPolicy::Close;
+    let verdict = connections::on_restore(manifest.tcp, connected, spec);
+    if let Some(note) = verdict.note {
+        tracing::info!(id, note, "restore");
     }
-    let netns = match spec.namespace_path("network") {
-        Some(path) => path,
-        // One that the runtime is going to make: it has no address but loopback's.
-        None if spec.has_namespace("network") => Path::new(""),
-        None => Path::new("/proc/self/ns/net"),
-    };
-    match connections::fit(connected, netns) {
-        Ok(true) => TcpPolicy::Keep,
-        Ok(false) => {
-            tracing::info!(id, ?connected, "the pod has another address: TCP connections are closed");
-            TcpPolicy::Close
-        }
-        Err(error) => {
-            tracing::warn!(id, netns = %netns.display(), %error, "TCP connections are closed");
-            TcpPolicy::Close
-        }
-    }
+    verdict.tcp
 }
 
 fn live_rootfs(given: &[Mount], bundle: &Path) -> Result<LiveRootfs, DoorError> {

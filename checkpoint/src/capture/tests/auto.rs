@@ -48,7 +48,11 @@ fn a_dump_that_is_refused_becomes_a_capture_of_the_disks_that_says_so() {
             let calls = world.pod.lock().calls.clone();
             assert_eq!(calls.iter().filter(|call| *call == "freeze pod").count(), 2, "{calls:?}");
             assert_eq!(calls.iter().filter(|call| call.starts_with("put-right")).count(), 2, "{calls:?}");
+            // Whoever asked for the end has ended it.
             world.pod.thaw().unwrap();
+            if let Some(ending) = captured.ending {
+                ending.ended();
+            }
             world.recovered("refused dump");
         }
     }

@@ -1,9 +1,14 @@
 //! What is refused for the size or the state of the disks, and what can still be captured of them.
 
+use std::thread;
+use std::time::Duration;
+
+use cryopod_command::Cancel;
 use cryopod_zfs::Bytes;
 
 use super::*;
 use crate::fault::test_hook;
+use crate::kind::Kind;
 use crate::refusal::{COPY_TOO_LARGE, NO_SPACE};
 
 #[test]

@@ -66,6 +66,7 @@ pub(super) fn capture(context: &Context, args: &CheckpointArgs, entry: &Entry) -
     options.tcp = chosen.tcp;
     options.labels = args.labels.iter().cloned().collect();
     options.copy_limit = config.checkpoint.volume_copy_limit.0;
+    options.pre_dump_min_rss = config.checkpoint.pre_dump_min_rss.0;
     options.memory_preflight = memory(context, &backend, &members, &limits)?;
     let target = PodTarget::new(identity(&state), members, Arc::clone(&backend) as Arc<dyn Backend>);
     let captured = capture::capture(Arc::new(target), &opened.store, &journal, options, &limits)?;
