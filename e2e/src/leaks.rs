@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::suite::{Failure, ensure};
+use crate::suite::Failure;
 use crate::{cryopod, shell};
 
 /// containerd removes snapshots of deleted containers in its own time.
@@ -22,8 +23,14 @@ impl Footprint {
         let mut add = |kind: &str, lines: String| {
             things.extend(lines.lines().map(|line| format!("{kind} {}", line.trim())));
         };
-        add("dataset", shell::ok("zfs list -H -o name -t filesystem,volume,snapshot,bookmark")?);
-        add("hold", shell::ok("zfs list -H -o name -t snapshot | xargs -r zfs holds -H | cut -f1,2")?);
+        let datasets = shell::ok("zfs list -H -o name,userrefs -t all")?;
+        let datasets = || datasets.lines().filter_map(|line| line.split_once('\t'));
+        add("dataset", datasets().map(|(name, _)| format!("{name}\n")).collect());
+        let held: Vec<&str> =
+            datasets().filter(|(_, refs)| !["-", "0"].contains(refs)).map(|(name, _)| name).collect();
+        if !held.is_empty() {
+            add("hold", shell::ok(&format!("zfs holds -H {} | cut -f1,2", held.join(" ")))?);
+        }
         add("mount", shell::ok("cut -d' ' -f5 /proc/self/mountinfo")?);
         add(
             "cgroup",
@@ -64,18 +71,27 @@ impl Footprint {
         self.0.iter().cloned().collect()
     }
 
-    /// What is there now and was not before.
-    pub fn since(&self) -> Result<Vec<String>, Failure> {
-        Ok(Self::take()?.0.difference(&self.0).filter(|thing| !is_kept(thing)).cloned().collect())
+    /// What is there in `now` and was not before.
+    fn beyond(&self, now: &Self) -> Vec<String> {
+        now.0.difference(&self.0).filter(|thing| !is_kept(thing)).cloned().collect()
     }
 
     /// Nothing new may be left; waits for what goes by itself or by one recovery, as the agent does it now and then.
     pub fn unchanged(&self) -> Result<(), Failure> {
+        self.settled().map(drop)
+    }
+
+    /// The same; what is there then.
+    fn settled(&self) -> Result<Self, Failure> {
         let start = std::time::Instant::now();
         loop {
-            let left = self.since()?;
-            if left.is_empty() || start.elapsed() > PATIENCE {
-                return ensure(left.is_empty(), || format!("left behind: {}", left.join(", ")));
+            let now = Self::take()?;
+            let left = self.beyond(&now);
+            if left.is_empty() {
+                return Ok(now);
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(format!("left behind: {}", left.join(", ")));
             }
             std::thread::sleep(Duration::from_secs(1));
             // Its collector runs after a deletion and not again before the next one, also when it failed.
@@ -112,9 +128,15 @@ fn is_kept(thing: &str) -> bool {
     part.contains(&last.as_ref()) || name.contains("/bases/")
 }
 
-/// Runs `body` and then looks what is left.
+/// What the last test that left nothing ended with: where the next one begins.
+static LAST: Mutex<Option<Footprint>> = Mutex::new(None);
+
+/// Runs `body` and then looks what is left. Tests run one after the other.
 pub fn checked(body: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-    let before = Footprint::take()?;
+    let last = LAST.lock().map_err(|e| e.to_string())?.take();
+    let before = last.map_or_else(Footprint::take, Ok)?;
     body()?;
-    before.unchanged()
+    let after = before.settled()?;
+    *LAST.lock().map_err(|e| e.to_string())? = Some(after);
+    Ok(())
 }
