@@ -14,7 +14,7 @@ use crate::suite::{Failure, ensure};
 
 pub const CASES: &[Case] = &[
     ("a_standalone_container_lives_by_every_verb_in_text", true, || lives(&[])),
-    ("a_standalone_container_lives_by_every_verb_in_json", true, || lives(&["-o", "json"])),
+    ("a_standalone_container_lives_by_every_verb_in_json", false, || lives(&["-o", "json"])),
     ("a_standalone_container_comes_back_as_the_latest_and_as_a_chosen_checkpoint", true, comes_back),
     ("a_bundle_of_its_own_gets_the_captured_volume", false, into_bundle),
     ("connections_are_closed_where_the_capture_chose_so", false, closed),
