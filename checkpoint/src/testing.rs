@@ -135,7 +135,8 @@ impl Target for FakePod {
     fn pre_dump(&self, member: &Member, images: &ImageDir, _: &Limits) -> Result<DumpStats, TargetError> {
         self.call("pre-dump", &member.id)?;
         assert!(!self.lock().frozen, "pre-dump of a frozen pod");
-        write_images(images, self.lock().count);
+        write_images(images, self.lock().count)
+            .map_err(|error| TargetError { source: error.into(), ..failure("write", &member.id) })?;
         Ok(DumpStats { frozen_us: 1, pages_written: 100_000, ..DumpStats::default() })
     }
 
@@ -149,7 +150,8 @@ impl Target for FakePod {
     ) -> Result<DumpStats, TargetError> {
         self.call("dump", &member.id)?;
         assert!(self.lock().frozen, "dump of a running pod");
-        write_images(images, self.lock().count);
+        write_images(images, self.lock().count)
+            .map_err(|error| TargetError { source: error.into(), ..failure("write", &member.id) })?;
         if self.lock().refuses == Some(member.id.as_str()) {
             let refusal =
                 Refusal::new("tty", format!("dump of {}: dangling tty", member.id), "use mode disk");
@@ -180,14 +182,16 @@ impl Target for FakePod {
     }
 }
 
-fn write_images(images: &ImageDir, count: u64) {
-    assert_eq!(fs::read_dir(&images.dir).unwrap().count(), 0);
-    fs::write(images.dir.join("pages-1.img"), count.to_string()).unwrap();
-    fs::write(images.dir.join("inventory.img"), "inventory").unwrap();
+/// Fails as CRIU does when the directory is gone.
+fn write_images(images: &ImageDir, count: u64) -> Result<(), std::io::Error> {
+    assert_eq!(fs::read_dir(&images.dir)?.count(), 0);
+    fs::write(images.dir.join("pages-1.img"), count.to_string())?;
+    fs::write(images.dir.join("inventory.img"), "inventory")?;
     if let Some(parent) = &images.parent {
-        std::os::unix::fs::symlink(parent, images.dir.join("parent")).unwrap();
+        std::os::unix::fs::symlink(parent, images.dir.join("parent"))?;
         assert!(images.dir.join("parent/pages-1.img").exists(), "the parent link leads nowhere");
     }
+    Ok(())
 }
 
 impl Repair for FakePod {

@@ -32,7 +32,8 @@ pub(super) struct Rounds {
     pub(super) connected: Option<Vec<IpAddr>>,
 }
 
-/// Pre-dump rounds of every member that is large enough; one entry per member.
+/// Pre-dump rounds of every member that is large enough; one entry per member. Makes the directories of the dumps as
+/// well: in the freeze, a store that hangs must hang a program that can be left behind, and not us.
 pub(super) fn pre_dump(
     target: &dyn Target,
     content: &Content,
@@ -47,6 +48,7 @@ pub(super) fn pre_dump(
         if wanted && member.rss_bytes >= options.pre_dump_min_rss {
             one(target, content, member, &mut rounds, options, recorder, limits)?;
         }
+        content.create(&content.round(&member.name, DUMP))?;
         all.push(rounds);
     }
     Ok(all)
@@ -66,7 +68,8 @@ fn one(
         fault::step("capture.pre-dump")?;
         let name = number.to_string();
         options.progress.step(&format!("pre-dump {number} {}", member.name));
-        let images = image_dir(content, member, &name, rounds)?;
+        let images = image_dir(content, member, &name, rounds);
+        content.create(&images.dir)?;
         let result = recorder.phase(format!("pre-dump {number} {}", member.name), |_| {
             target.pre_dump(member, &images, limits)
         });
@@ -108,7 +111,7 @@ pub(super) fn dump(
         limits.check().map_err(CaptureError::Stopped)?;
         fault::step("capture.dump")?;
         options.progress.step(&format!("dump {}", member.name));
-        let images = image_dir(content, member, DUMP, rounds)?;
+        let images = image_dir(content, member, DUMP, rounds);
         let at_instant = || instant.member(index);
         let result = recorder.phase(format!("dump {}", member.name), |_| {
             target.dump(member, &images, &dump, &at_instant, limits)
@@ -127,14 +130,7 @@ pub(super) fn dump(
     Ok(())
 }
 
-fn image_dir(
-    content: &Content,
-    member: &Member,
-    name: &str,
-    rounds: &Rounds,
-) -> Result<ImageDir, CaptureError> {
-    let dir = content.round(&member.name, name);
-    content.create(&dir)?;
+fn image_dir(content: &Content, member: &Member, name: &str, rounds: &Rounds) -> ImageDir {
     let parent = rounds.names.last().map(|last| format!("../{last}").into());
-    Ok(ImageDir { dir, parent })
+    ImageDir { dir: content.round(&member.name, name), parent }
 }
