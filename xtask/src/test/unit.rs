@@ -1,5 +1,7 @@
-//! The suite `unit`: formatting, lints and cargo's tests of the whole workspace, on this host.
+//! The suite `unit`: formatting, lints and cargo's tests of the whole workspace, and that the fuzz targets fit it, on this
+//! host.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -16,15 +18,24 @@ const CHECKS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Crates with fuzz targets: workspaces of their own, which `--workspace` does not see.
+const FUZZ: &[&str] = &["checkpoint/fuzz", "shim/fuzz", "zfs/fuzz"];
+
 /// Runs it until `until`.
 pub(super) fn suite(until: Instant) -> Outcome {
     let mut outcome = Outcome::default();
     for (name, arguments) in CHECKS {
-        println!("{name}");
-        let began = Instant::now();
-        let result = shown(cargo(arguments), until);
-        println!("{name}: {} in {}", verdict(result.is_ok()), closing::clock(began.elapsed()));
-        outcome.check(name, result);
+        check(name, cargo(arguments), until, &mut outcome);
+    }
+    for folder in FUZZ {
+        let manifest = format!("{folder}/Cargo.toml");
+        let name = format!("cargo check --manifest-path {manifest}");
+        let mut cargo =
+            cargo(&["check", "--quiet", "--locked", "--manifest-path", &manifest, "--target-dir"]);
+        cargo.arg(target_folder());
+        // The fuzzer itself, which is C++, is linked only by cargo fuzz.
+        cargo.env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a");
+        check(&name, cargo, until, &mut outcome);
     }
     let name = "cargo test --workspace --no-fail-fast";
     println!("{name}");
@@ -43,6 +54,19 @@ pub(super) fn suite(until: Instant) -> Outcome {
     println!("{name}: {} in {}", verdict(tests.failed == 0), closing::clock(began.elapsed()));
     outcome.add(tests);
     outcome
+}
+
+fn check(name: &str, command: Command, until: Instant, outcome: &mut Outcome) {
+    println!("{name}");
+    let began = Instant::now();
+    let result = shown(command, until);
+    println!("{name}: {} in {}", verdict(result.is_ok()), closing::clock(began.elapsed()));
+    outcome.check(name, result);
+}
+
+/// Where the workspace is built, so that its dependencies are not built again.
+fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository::root().join("target"), PathBuf::from)
 }
 
 fn verdict(good: bool) -> &'static str {
