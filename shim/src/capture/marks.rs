@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,8 +25,11 @@ use crate::bundle::{self, Brief, BundleError, MAX_STATE_BYTES};
 const MARKS: &str = "/var/lib/cryopod/restored";
 const VOLUMES: &str = ".volumes";
 
-/// Older marks are removed when one is written, unless a volume of the pod is still there: kubelet removes an
-/// emptyDir with its pod, so that one tells whether the pod lives.
+/// A directory for each pod that kubelet knows, by its uid, from before the pod's first container until it is gone.
+const PODS: &str = "/var/lib/kubelet/pods";
+
+/// Older marks are removed when one is written, if the pod is known to be gone: a pod may live for years, and without
+/// its marks the next restart of a container would take it back to the checkpoint.
 const AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Who was placed with a volume since it was filled.
@@ -36,6 +39,7 @@ type Volumes = BTreeMap<PathBuf, BTreeSet<String>>;
 #[derive(Debug)]
 pub struct Marks {
     root: PathBuf,
+    pods: PathBuf,
     // Of this pod; `None` until they were read. Held while a container is placed: two that are placed at once would
     // both fill the volume that they share.
     volumes: Mutex<Option<Volumes>>,
@@ -43,14 +47,14 @@ pub struct Marks {
 
 impl Default for Marks {
     fn default() -> Self {
-        Self::at(MARKS)
+        Self::at(MARKS, PODS)
     }
 }
 
 impl Marks {
-    /// Marks below a directory.
-    pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), volumes: Mutex::new(None) }
+    /// Marks below a directory, and where kubelet has its pods.
+    pub fn at(root: impl Into<PathBuf>, pods: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), pods: pods.into(), volumes: Mutex::new(None) }
     }
 
     fn pod(&self, brief: &Brief, id: &str) -> Option<PathBuf> {
@@ -71,8 +75,7 @@ impl Marks {
     /// Remembers that this container of this pod was started from a checkpoint.
     pub fn remember(&self, brief: &Brief, id: &str, from: &str) {
         let Some(path) = self.mark(brief, id) else { return };
-        let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, from));
-        if let Err(error) = written {
+        if let Err(error) = write_durably(&path, from) {
             tracing::warn!(path = %path.display(), %error, "a restart of this container would restore it again");
         }
         self.forget_old(AGE);
@@ -82,11 +85,9 @@ impl Marks {
         for old in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             let age =
                 old.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
-            let lives = || match read(&old.path().join(VOLUMES)) {
-                Ok(volumes) => volumes.keys().any(|volume| volume.exists()),
-                Err(_) => true,
-            };
-            if age.is_some_and(|age| age > than) && !lives() {
+            // Where kubelet has its pods elsewhere, or there is no kubelet, nothing tells that a pod is gone.
+            let gone = || self.pods.is_dir() && !self.pods.join(old.file_name()).exists();
+            if age.is_some_and(|age| age > than) && gone() {
                 fs::remove_dir_all(old.path()).ok();
             }
         }
@@ -151,6 +152,16 @@ impl Placing<'_> {
     }
 }
 
+/// A power cut after the start must not take the mark back.
+fn write_durably(path: &Path, text: &str) -> io::Result<()> {
+    let parents = || path.ancestors().skip(1).take(2);
+    parents().next().map_or(Ok(()), fs::create_dir_all)?;
+    let mut file = fs::File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    parents().try_for_each(|dir| fs::File::open(dir)?.sync_all())
+}
+
 fn write(file: &Path, volumes: &Volumes) -> Result<(), BundleError> {
     let made = file.parent().map_or(Ok(()), fs::create_dir_all);
     made.map_err(|source| BundleError::Write { path: file.to_owned(), source })?;
@@ -197,7 +208,7 @@ mod tests {
     #[test]
     fn a_container_that_was_started_is_remembered_by_pod_and_name() {
         let dir = tempfile::tempdir().unwrap();
-        let marks = Marks::at(dir.path().join("restored"));
+        let marks = Marks::at(dir.path().join("restored"), "/nonexistent");
         assert!(!marks.is_started(&container("app"), "id-1"));
         marks.remember(&container("app"), "id-1", "web-1");
         assert!(marks.is_started(&container("app"), "id-2"), "kubelet's next attempt has another id");
@@ -207,17 +218,17 @@ mod tests {
     #[test]
     fn a_volume_is_filled_once_for_all_containers_of_the_pod_whatever_becomes_of_the_shim() {
         let dir = tempfile::tempdir().unwrap();
-        let marks = Marks::at(dir.path());
+        let marks = Marks::at(dir.path(), "/nonexistent");
         assert!(!place(&marks, "b", &[]), "the first one fills it");
         assert!(place(&marks, "a", &[]), "b may have written to it");
         assert!(place(&marks, "b", &[]), "and now a may have");
-        assert!(place(&Marks::at(dir.path()), "a", &[]), "another shim knows it too");
+        assert!(place(&Marks::at(dir.path(), "/nonexistent"), "a", &[]), "another shim knows it too");
     }
 
     #[test]
     fn a_container_that_did_not_start_gets_its_volume_again_unless_somebody_uses_it() {
         let dir = tempfile::tempdir().unwrap();
-        let marks = Marks::at(dir.path());
+        let marks = Marks::at(dir.path(), "/nonexistent");
         assert!(!place(&marks, "a", &["/v"]), "what an init container left is not what memory knows");
         assert!(!place(&marks, "a", &["/other"]));
         assert!(place(&marks, "a", &["/v"]));
@@ -226,7 +237,7 @@ mod tests {
     #[test]
     fn a_pod_without_uid_is_remembered_by_its_shim_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let marks = Marks::at(dir.path().join("restored"));
+        let marks = Marks::at(dir.path().join("restored"), "/nonexistent");
         let mine = [PathBuf::from("/v")];
         marks.placing(&Brief::default(), "c1").unwrap().placed(&mine, &mine).unwrap();
         let kept = marks.placing(&Brief::default(), "c2").unwrap().kept(&mine, &BTreeSet::new());
@@ -235,15 +246,16 @@ mod tests {
     }
 
     #[test]
-    fn old_marks_go_unless_a_volume_of_the_pod_is_there() {
-        let (dir, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let marks = Marks::at(dir.path());
-        let filled = [volume.path().to_owned()];
-        marks.placing(&container("a"), "id").unwrap().placed(&filled, &filled).unwrap();
+    fn old_marks_go_when_kubelet_no_longer_knows_the_pod() {
+        let (dir, kubelet) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let marks = Marks::at(dir.path(), kubelet.path().join("pods"));
         marks.remember(&container("a"), "id", "web-1");
         marks.forget_old(Duration::ZERO);
+        assert!(marks.is_started(&container("a"), "id"), "nobody knows whether the pod is gone");
+        fs::create_dir_all(kubelet.path().join("pods/uid-1")).unwrap();
+        marks.forget_old(Duration::ZERO);
         assert!(marks.is_started(&container("a"), "id"), "the pod lives, however long");
-        drop(volume);
+        fs::remove_dir(kubelet.path().join("pods/uid-1")).unwrap();
         marks.forget_old(Duration::ZERO);
         assert!(!marks.is_started(&container("a"), "id"));
     }
@@ -253,7 +265,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("uid-1")).unwrap();
         fs::write(dir.path().join("uid-1/.volumes"), "{").unwrap();
-        let error = Marks::at(dir.path()).placing(&container("a"), "id").unwrap_err().to_string();
+        let error =
+            Marks::at(dir.path(), "/nonexistent").placing(&container("a"), "id").unwrap_err().to_string();
         assert!(error.contains("uid-1/.volumes"), "{error}");
     }
 }

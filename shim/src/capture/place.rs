@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     fn wish(brief: &Brief, id: &str) -> Result<Option<Wish>, DoorError> {
-        super::wish(&Marks::at("/nonexistent"), brief, id)
+        super::wish(&Marks::at("/nonexistent", "/nonexistent"), brief, id)
     }
 
     fn brief(annotations: &str) -> Brief {

@@ -246,7 +246,7 @@ pub async fn shim() -> Shim {
         publisher: Publisher::new("ns", &events.display().to_string()),
         registry: Registry::default(),
         together: Arc::default(),
-        marks: Marks::at(dir.path().join("restored")),
+        marks: Marks::at(dir.path().join("restored"), "/nonexistent"),
     };
     let backend: Arc<FakeBackend> = Arc::default();
     let pod = Pod::new(shared, Box::new(OneBackend(backend.clone())));
