@@ -243,11 +243,16 @@ fn into_bundle() -> Result<(), Failure> {
 }
 
 /// Established connections in the network of a container, by /proc/net/tcp.
+/// Established ones, both ends: a listener of busybox is one of IPv6 that takes IPv4 as well.
 fn connections(name: &str) -> Result<usize, Failure> {
     let state = cryopod::ok(&["state", name])?;
-    let table = format!("/proc/{}/net/tcp", state["pid"]);
-    let text = fs::read_to_string(&table).map_err(|e| format!("{table}: {e}"))?;
-    Ok(text.lines().filter(|line| line.split_whitespace().nth(3) == Some("01")).count())
+    let mut count = 0;
+    for table in ["tcp", "tcp6"] {
+        let table = format!("/proc/{}/net/{table}", state["pid"]);
+        let text = fs::read_to_string(&table).map_err(|e| format!("{table}: {e}"))?;
+        count += text.lines().filter(|line| line.split_whitespace().nth(3) == Some("01")).count();
+    }
+    Ok(count)
 }
 
 fn closed() -> Result<(), Failure> {
