@@ -9,12 +9,17 @@
 //! /run/cryopod/criu/failed/<container>.<verb>.log   log of the last failure, of the last few containers that had one
 //! ```
 
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+
 use super::settings::Settings;
 use super::{CriuError, advice};
+use crate::mountinfo::MountTable;
 
 /// Where the directories are made on a node.
 pub const BASE: &str = "/run/cryopod/criu";
@@ -39,8 +44,8 @@ impl Operation {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed) % 10_000;
         let dir = base.join(format!("{}.{}.{number}", key(container), std::process::id()));
         // The name may be left from a process of the same number before a crash.
-        match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        match remove(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(CriuError::File { action: "clear", path: dir, source: error });
             }
             _ => {}
@@ -169,10 +174,26 @@ pub fn directories(base: &Path, container: &str) -> Vec<PathBuf> {
 /// Removes the directories of a container on which nobody works any more.
 pub fn sweep(base: &Path, container: &str) {
     for dir in directories(base, container) {
-        if let Err(error) = std::fs::remove_dir_all(&dir) {
-            tracing::debug!(%error, dir = %dir.display(), "scratch directory stays");
+        if let Err(error) = remove(&dir) {
+            tracing::warn!(%error, dir = %dir.display(), "scratch directory stays");
         }
     }
+}
+
+/// Removes a scratch directory. CRIU mounts the tree of cgroups below its working directory while it restores, and a CRIU
+/// that is killed leaves it there: removing everything without looking would go on in the cgroups of the node.
+fn remove(dir: &Path) -> io::Result<()> {
+    let mounts = MountTable::own()?;
+    let below: Vec<&Path> =
+        mounts.iter().map(|mount| mount.point.as_path()).filter(|at| at.starts_with(dir)).collect();
+    for at in below.into_iter().rev() {
+        match umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // Gone with the one below it.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    std::fs::remove_dir_all(dir)
 }
 
 impl Drop for Operation {
@@ -180,8 +201,8 @@ impl Drop for Operation {
         if self.stays {
             return;
         }
-        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-            tracing::debug!(%error, dir = %self.dir.display(), "scratch directory stays");
+        if let Err(error) = remove(&self.dir) {
+            tracing::warn!(%error, dir = %self.dir.display(), "scratch directory stays");
         }
     }
 }
