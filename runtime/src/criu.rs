@@ -9,6 +9,7 @@
 //! cleaned by [`netlock`] and [`leftovers`].
 
 pub mod advice;
+pub mod headless;
 pub mod hook;
 pub mod images;
 pub mod leftovers;

@@ -16,8 +16,8 @@ use cryopod_command::Limits;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use super::CriuError;
 use super::operation::{self, CONTAINER_ENV};
+use super::{CriuError, headless};
 use crate::process::{self, Process};
 
 /// How long criu may take to notice that its runtime has gone: up to the end of the hook's work.
@@ -88,12 +88,17 @@ pub fn wait_for_end(container: &str, patience: Duration) -> Result<(), CriuError
 
 /// Ends everything that works on a container which has gone, criu too: there is nothing left that it could harm.
 pub fn end_all(container: &str) {
-    for worker in find(container) {
+    let workers = find(container);
+    let any = !workers.is_empty();
+    for worker in workers {
         tracing::warn!(container, pid = worker.process.pid, "ending what still works on a removed container");
         worker.process.signal(nix::libc::SIGKILL).ok();
         worker.process.wait_end(&Limits::within(Duration::from_secs(5))).ok();
     }
     reap_criu();
+    if any {
+        headless::clear_mounts();
+    }
 }
 
 /// Takes the exit status of every dead criu that was left to us as subreaper; nobody else waits for these. A dead process
@@ -130,7 +135,7 @@ fn works_in(pid: u32, dir: &Path) -> bool {
     own.is_some() && own == identity(dir)
 }
 
-fn is_criu(comm: &str) -> bool {
+pub(super) fn is_criu(comm: &str) -> bool {
     comm.starts_with("criu") || comm.starts_with(super::hook::NAME)
 }
 

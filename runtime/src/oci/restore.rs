@@ -26,7 +26,7 @@ use crate::cgroup::Cgroup;
 use crate::criu::hook::{self, Server, Stage};
 use crate::criu::operation::Operation;
 use crate::criu::settings::Settings;
-use crate::criu::{CriuError, images, netlock, orphans};
+use crate::criu::{CriuError, headless, images, netlock, orphans};
 use crate::error::Error;
 use crate::namespace::{self, UtsNames};
 use crate::process::Process;
@@ -78,11 +78,11 @@ impl OciBackend {
         let argv = self.global_logged(&scratch.log, systemd).restore(id, &paths, keep);
         let command = streams.of(self.criu_command(id, &argv, &config));
         let ran = match &hook {
-            None => command.run(limits),
+            None => headless::watched(id, || command.run(limits)),
             Some((_, server)) => {
                 let command = command.env(hook::SOCKET_ENV, operation.socket());
                 let freeze = || cgroup.begin_freeze().map_err(|error| error.to_string());
-                server.serve(&freeze, || command.run(limits))
+                server.serve(&freeze, || headless::watched(id, || command.run(limits)))
             }
         };
         let result = match ran {
@@ -165,6 +165,7 @@ impl OciBackend {
         };
         // What hangs is ended with the container.
         report("criu", orphans::wait_for_end(id, orphans::PATIENCE).map_err(Error::from));
+        headless::clear_mounts();
         let limits = Limits::within(CLEANUP);
         if let Ok(known) = self.find(id) {
             // It may be in a cgroup that is not destroyed here.
