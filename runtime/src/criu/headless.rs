@@ -90,18 +90,22 @@ pub fn clear_mounts() {
     let lives = |pid| {
         process::stat(pid).is_ok_and(|stat| stat.is_some_and(|s| orphans::is_criu(&s.comm) && !s.is_dead()))
     };
-    let Ok(mounts) = MountTable::own() else { return };
-    let left = mounts.iter().filter(|mount| mount.kind == "tmpfs" && is_root(&mount.point));
-    let left: Vec<&Path> = left.map(|mount| mount.point.as_path()).collect();
-    if left.is_empty() || process::all().unwrap_or_default().into_iter().any(lives) {
+    if process::all().unwrap_or_default().into_iter().any(lives) {
         return;
     }
-    for at in left {
-        let gone =
-            umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(std::io::Error::from);
-        // Plain rmdir: what is not empty is not criu's.
-        if let Err(error) = gone.and_then(|()| std::fs::remove_dir(at)) {
-            tracing::warn!(path = %at.display(), %error, "a mount of a dead criu stays");
+    for mount in MountTable::own().unwrap_or_default().iter() {
+        if mount.kind == "tmpfs"
+            && is_root(&mount.point)
+            && let Err(errno) = umount2(&mount.point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+        {
+            tracing::warn!(path = %mount.point.display(), %errno, "a mount of a dead criu stays");
+        }
+    }
+    let Some(folder) = Path::new(ROOTS).parent() else { return };
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if is_root(&entry.path()) {
+            // Plain rmdir: what is not empty is not criu's, or still a mount.
+            std::fs::remove_dir(entry.path()).ok();
         }
     }
 }
