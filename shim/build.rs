@@ -10,8 +10,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?).join("proto");
     fs::create_dir_all(&out)?;
     println!("cargo:rerun-if-changed=proto");
-    // A program at a fixed address needs no relocations at its start. Each dirties a page, in the shim and in the process
-    // that holds the pod's namespaces: two thirds of a megabyte per pod. Go's programs are linked so as well.
+    // A program at a fixed address needs no relocations at its start. They dirty pages, in the shim and in the process
+    // that holds the pod's namespaces (docs/adr/0007). Go's programs are linked so as well.
     println!("cargo:rustc-link-arg-bins=-no-pie");
     Codegen::new()
         .inputs(["proto/control.proto", "proto/cri.proto"])
