@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -45,6 +46,33 @@ pub enum LockError {
 pub struct Locks {
     dir: PathBuf,
 }
+
+/// A share of a lock that several may have at once; the last one that is dropped lets go. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Share(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    file: File,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Only the last one gets it whole. Somebody who waits for it notices by the inode that the file has gone.
+        if self.file.try_lock().is_ok() {
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+impl PartialEq for Share {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Share {}
 
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
@@ -86,6 +114,18 @@ impl Locks {
         }
     }
 
+    /// Waits for a share of the lock: nobody has it whole meanwhile.
+    pub fn share(&self, name: &str, limits: &Limits) -> Result<Share, LockError> {
+        let path = self.path(name, "lock");
+        loop {
+            if let Some(file) = open_locked(&path, File::try_lock_shared)? {
+                return Ok(Share(Arc::new(Shared { path, file })));
+            }
+            limits.check().map_err(|stop| LockError::Stopped { path: path.clone(), stop })?;
+            thread::sleep(TRY_EVERY);
+        }
+    }
+
     /// Says that the lock is wanted until the result is dropped; None when somebody else wants it already.
     pub fn want(&self, name: &str) -> Result<Option<Lock>, LockError> {
         take(&self.path(name, "wanted"))
@@ -103,6 +143,12 @@ impl Locks {
 }
 
 fn take(path: &Path) -> Result<Option<Lock>, LockError> {
+    let file = open_locked(path, File::try_lock)?;
+    Ok(file.map(|file| Lock { path: path.to_owned(), _file: file }))
+}
+
+/// The file, locked that way, and still under its name; None when another has it.
+fn open_locked(path: &Path, lock: fn(&File) -> Result<(), TryLockError>) -> Result<Option<File>, LockError> {
     let failed = |source| LockError::Io { path: path.to_owned(), source };
     loop {
         let file = OpenOptions::new()
@@ -112,7 +158,7 @@ fn take(path: &Path) -> Result<Option<Lock>, LockError> {
             .mode(0o600)
             .open(path)
             .map_err(failed)?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
@@ -120,7 +166,7 @@ fn take(path: &Path) -> Result<Option<Lock>, LockError> {
         let held = file.metadata().map_err(failed)?;
         match fs::metadata(path) {
             Ok(named) if named.ino() == held.ino() && named.dev() == held.dev() => {
-                return Ok(Some(Lock { path: path.to_owned(), _file: file }));
+                return Ok(Some(file));
             }
             // Removed by its last holder between our open and our lock.
             Ok(_) => {}
@@ -145,6 +191,24 @@ mod tests {
         assert!(error.to_string().contains("still held"), "{error}");
         drop(first);
         assert!(locks.lock("a", &Limits::none()).is_ok());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn shares_keep_the_whole_lock_away_and_the_last_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let locks = Locks::open(dir.path()).unwrap();
+        let first = locks.share("a", &Limits::none()).unwrap();
+        let second = locks.share("a", &Limits::none()).unwrap();
+        drop(first);
+        assert!(locks.try_lock("a").unwrap().is_none());
+        drop(second.clone());
+        assert!(locks.try_lock("a").unwrap().is_none(), "a clone is the same share");
+        drop(second);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let whole = locks.try_lock("a").unwrap().unwrap();
+        assert!(locks.share("a", &Limits::within(Duration::from_millis(30))).is_err());
+        drop(whole);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

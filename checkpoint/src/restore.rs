@@ -35,8 +35,8 @@ use crate::tree;
 
 pub(crate) use dataset::undo_or_finish;
 pub use request::{LiveRootfs, LiveVolume, PlaceError, PlaceRequest, Placed, Replacement, RootfsPlacement};
-pub use roots::forget;
 pub(crate) use roots::reap;
+pub use roots::{container_key, forget};
 
 /// Places the disks of one member and says where its memory is.
 pub fn place(
@@ -46,6 +46,7 @@ pub fn place(
     limits: &Limits,
 ) -> Result<Placed, PlaceError> {
     let id = request.checkpoint;
+    let reading = store.reading(id, limits)?;
     let committed = store.committed(id, limits)?.ok_or_else(|| store.not_found(id))?;
     let (manifest, content) = store.open_as(id, &committed, limits)?;
     let record = member(&manifest, request)?;
@@ -70,7 +71,7 @@ pub fn place(
         );
         notes.push(format!("{why}; the container starts afresh on its old disk"));
     }
-    Ok(Placed { images, record: record.clone(), rootfs, volumes, notes })
+    Ok(Placed { images, record: record.clone(), rootfs, volumes, notes, reading })
 }
 
 fn member<'a>(manifest: &'a Manifest, request: &PlaceRequest<'_>) -> Result<&'a MemberRecord, PlaceError> {

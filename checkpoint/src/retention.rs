@@ -42,6 +42,8 @@ pub enum Reason {
     Held,
     /// A restored pod or a later checkpoint shares its disks.
     InUse,
+    /// A restore or an export goes on.
+    BeingRead,
     /// Not yet independent of its source.
     Settling,
     /// Its time is in the future: the clock is or was wrong, so no rule can judge it.

@@ -6,8 +6,8 @@
 //! ├ checkpoints/<id>          state, summary       │                ├ held        a person keeps it
 //! │                                                │                ├ imported    it came in a stream
 //! │ ├ memory → <dir>/checkpoints/<id>/memory  ≙    │                └ memory/     the content directory
-//! │ └ <member>-<disk>         settled disks        ├ containers/<id>
-//! ├ containers/<id>           roots we made        └ trash/<id>.<n>               deleted, being removed
+//! │ └ <member>-<disk>         settled disks        ├ containers/<key>
+//! ├ containers/<key>          roots we made        └ trash/<id>.<n>               deleted, being removed
 //! ├ adopted/<guid>            sources whose owner is gone
 //! └ trash/<id>.<n>            deleted, still shared
 //!
@@ -34,7 +34,7 @@ use crate::digest::Sha256;
 use crate::id::CheckpointId;
 use crate::info::CheckpointInfo;
 use crate::journal::PlannedSnapshot;
-use crate::lock::Locks;
+use crate::lock::{Locks, Share};
 use crate::manifest::{DiskContent, Manifest};
 use crate::progress::Progress;
 use crate::retention::{self, Reason};
@@ -196,6 +196,8 @@ impl Store {
     /// A held one is deleted too, since only `prune` asks for holds.
     pub fn delete(&self, id: &CheckpointId, limits: &Limits) -> Result<Deleted, StoreError> {
         self.info(id, limits)?;
+        let _unread =
+            self.locks().try_lock(&read_lock(id))?.ok_or_else(|| StoreError::InUse { id: id.clone() })?;
         match self {
             Self::Zfs(store) => settle::stop_and_remove(store, id, limits),
             Self::Dir(store) => store.remove(id),
@@ -211,12 +213,20 @@ impl Store {
         if let Some(reason) = retention::in_use(&self.info(id, limits)?) {
             return Ok(Pruned::Kept(reason));
         }
+        let Some(_unread) = self.locks().try_lock(&read_lock(id))? else {
+            return Ok(Pruned::Kept(Reason::BeingRead));
+        };
         let deleted = match self {
             // Settled, so it has nothing outside of the store.
             Self::Zfs(store) => store.remove(id, &[], limits),
             Self::Dir(store) => store.remove(id),
         };
         deleted.map(Pruned::Deleted)
+    }
+
+    /// Keeps a checkpoint from being deleted by anybody, while this process lives and has the result.
+    pub fn reading(&self, id: &CheckpointId, limits: &Limits) -> Result<Share, StoreError> {
+        Ok(self.locks().share(&read_lock(id), limits)?)
     }
 
     /// Keeps a checkpoint from being pruned, or lets it go again.
@@ -364,6 +374,11 @@ impl Store {
             Self::Dir(store) => store.drafts(),
         }
     }
+}
+
+/// Shared by those who read a checkpoint, whole for who deletes it.
+fn read_lock(id: &CheckpointId) -> String {
+    format!("read-{id}")
 }
 
 /// Taken for the moment in which it is decided whether a person holds a checkpoint.

@@ -165,14 +165,7 @@ pub(crate) fn refusal(context: &Context, name: &str, verb: &str) -> Result<Optio
 /// What does on a pod what `verb` does on a standalone container. kubelet's pods are in one namespace of containerd.
 fn instead(pod: &Pod, container: Option<&str>, verb: &str) -> String {
     let (id, is_kube) = (&pod.pod.id, pod.namespace == "k8s.io");
-    let one = container.unwrap_or("CONTAINER");
     match (verb, is_kube) {
-        ("exec", true) => {
-            format!("`crictl exec -it {one} COMMAND`; `cryopod state {id}` shows its containers")
-        }
-        ("exec", false) => {
-            format!("`ctr -n {} task exec -t --exec-id x {one} COMMAND`", pod.namespace)
-        }
         ("delete", true) => format!(
             "`kubectl delete pod`, or `crictl stopp {id}` and `crictl rmp {id}`: containerd owns it, and would believe \
              that it still runs"
@@ -183,7 +176,7 @@ fn instead(pod: &Pod, container: Option<&str>, verb: &str) -> String {
             container.unwrap_or(id)
         ),
         _ => format!(
-            "`cryopod state`, `checkpoint`, `pause`, `resume` and `kill` work on pods ({id}); for the rest there are \
+            "`cryopod state`, `checkpoint`, `exec`, `pause`, `resume` and `kill` work on pods ({id}); for the rest there are \
              kubectl, crictl and ctr"
         ),
     }
@@ -235,11 +228,9 @@ mod tests {
     #[test]
     fn what_does_it_instead_is_of_the_client_that_owns_the_pod() {
         let kube = pod("abcdef0123", "default", "web");
-        assert!(instead(&kube, Some("c1"), "exec").contains("`crictl exec -it c1 COMMAND`"));
         assert!(instead(&kube, None, "delete").contains("`crictl stopp abcdef0123`"));
         let other = Pod { namespace: "moby".into(), ..kube };
         assert!(instead(&other, Some("c1"), "delete").contains("`ctr -n moby task rm --force c1`"));
-        assert!(instead(&other, Some("c1"), "exec").contains("`ctr -n moby task exec"));
     }
 
     #[test]

@@ -10,9 +10,11 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cryopod_command::{Cancel, Limits};
+use cryopod_shim::control::client::exec::Input;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::Error;
 use crate::sys;
@@ -24,10 +26,18 @@ const FORWARDED: [Signal; 5] =
 
 /// Where signals go now.
 #[derive(Debug, Default)]
-struct Target {
-    process: Option<Pid>,
-    /// Master side of the process's terminal.
-    terminal: Option<OwnedFd>,
+enum Target {
+    /// They cancel the present work.
+    #[default]
+    Work,
+    /// To a child of ours.
+    Process {
+        pid: Pid,
+        /// Master side of the process's terminal.
+        terminal: Option<OwnedFd>,
+    },
+    /// To a process that a shim runs, by whoever attends it.
+    Remote { attendant: UnboundedSender<Input>, terminal: bool },
 }
 
 /// Receives the signals of this process.
@@ -64,10 +74,16 @@ impl Signals {
 
     /// From now on signals go to `process`, which the caller must not have reaped, and window sizes to `terminal`.
     pub(crate) fn forward_to(&self, process: Pid, terminal: Option<OwnedFd>) -> Result<(), Error> {
-        {
-            let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
-            *target = Target { process: Some(process), terminal };
-        }
+        self.redirect(Target::Process { pid: process, terminal })
+    }
+
+    /// From now on signals go to whoever attends a process of a shim, and window sizes too if it has a terminal.
+    pub(crate) fn pass_to(&self, attendant: UnboundedSender<Input>, terminal: bool) -> Result<(), Error> {
+        self.redirect(Target::Remote { attendant, terminal })
+    }
+
+    fn redirect(&self, to: Target) -> Result<(), Error> {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = to;
         self.resize();
         sys::catch(&FORWARDED).map_err(|source| Error::System { action: "forward signals", source })
     }
@@ -95,13 +111,16 @@ impl Signals {
             return self.resize();
         }
         let target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
-        match target.process {
+        match &*target {
             // An error means that it has ended, which its waiter is about to see.
-            Some(process) => {
-                kill(process, signal).ok();
+            Target::Process { pid, .. } => {
+                kill(*pid, signal).ok();
             }
-            None if CANCELLING.contains(&signal) => self.cancel.cancel(),
-            None => {}
+            Target::Remote { attendant, .. } => {
+                attendant.send(Input::Signal(number.unsigned_abs())).ok();
+            }
+            Target::Work if CANCELLING.contains(&signal) => self.cancel.cancel(),
+            Target::Work => {}
         }
     }
 
@@ -109,11 +128,16 @@ impl Signals {
     fn resize(&self) {
         use std::os::fd::AsFd;
         let target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(terminal) = &target.terminal
-            && let Ok(size) = sys::window_size(io::stdout().as_fd())
-        {
+        let Ok(size) = sys::window_size(io::stdout().as_fd()) else { return };
+        match &*target {
             // A terminal without a size works, only uglier.
-            sys::set_window_size(terminal.as_fd(), &size).ok();
+            Target::Process { terminal: Some(terminal), .. } => {
+                drop(sys::set_window_size(terminal.as_fd(), &size));
+            }
+            Target::Remote { attendant, terminal: true } => {
+                attendant.send(Input::Resized(size.ws_col, size.ws_row)).ok();
+            }
+            _ => {}
         }
     }
 }

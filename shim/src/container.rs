@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cryopod_checkpoint::lock::Share;
 use cryopod_runtime::backend::{Backend, Stdio};
 use cryopod_runtime::cgroup::Cgroup;
 use cryopod_zfs::DatasetName;
@@ -122,6 +123,8 @@ struct Inner {
     launch: Launch,
     // Checkpoint id or directory that was put in place, to be remembered at the first start.
     placed_from: Option<String>,
+    /// Keeps the images of a restore until Start has read them.
+    reading: Option<Share>,
     // What a checkpoint for containerd left to do.
     pending: Option<Pending>,
     // Streams of a restore that waits for Start.

@@ -157,7 +157,7 @@ fn release(state: &State) -> Result<(), DoorError> {
             release::dataset(&node, &state.dataset.parse().map_err(DoorError::StoreRoot)?, &limits)?;
         }
         if state.placed {
-            release::own_root(&node, &state.id, &limits)?;
+            release::own_root(&node, &state.namespace, &state.id, &limits)?;
         }
         Ok(())
     })();

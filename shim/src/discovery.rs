@@ -1,7 +1,7 @@
 //! How the command and the agent find running shims: one small file per shim in `/run/cryopod/shims`.
 //!
 //! ```text
-//! /run/cryopod/shims/<sandbox id>.json   Shim, version 1, written by the shim, removed when it ends
+//! /run/cryopod/shims/<sandbox id>@<containerd namespace>.json   Shim, version 1, written by the shim, removed when it ends
 //! ```
 //! A shim that was killed leaves its file; [`list`] skips files whose socket nobody serves.
 
@@ -74,7 +74,7 @@ impl Entry {
                 uid: identity.uid,
             },
         };
-        let path = Path::new(DIR).join(format!("{}.json", args.id));
+        let path = Path::new(DIR).join(format!("{}@{}.json", args.id, args.namespace));
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(DIR);
         if let Err(error) = made
             .map_err(|e| e.to_string())

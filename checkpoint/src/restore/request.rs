@@ -9,6 +9,7 @@ use crate::fault::Injected;
 use crate::id::CheckpointId;
 use crate::journal::JournalError;
 use crate::kind::Kind;
+use crate::lock::Share;
 use crate::manifest::MemberRecord;
 use crate::settle::SettleError;
 use crate::store::StoreError;
@@ -50,7 +51,7 @@ pub struct PlaceRequest<'a> {
     pub checkpoint: &'a CheckpointId,
     /// Name of the member in it.
     pub member: &'a str,
-    /// Id of the new container; names what is made for it.
+    /// The new container, unique on the node ([`container_key`](super::container_key)); names what is made for it.
     pub container: &'a str,
     /// Its root file system.
     pub rootfs: LiveRootfs,
@@ -101,6 +102,8 @@ pub struct Placed {
     pub volumes: Vec<PathBuf>,
     /// What the person should know.
     pub notes: Vec<String>,
+    /// Keeps the images until they have been read; to be dropped then.
+    pub reading: Share,
 }
 
 /// A checkpoint that could not be put in place. The live root and its dataset are as they were; volumes may be

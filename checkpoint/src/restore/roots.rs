@@ -16,6 +16,12 @@ pub(super) fn boot() -> String {
     boot_id().unwrap_or_default()
 }
 
+/// Names a container of a containerd namespace for the store: unique on the node, since ids are so in their namespace
+/// alone. Neither ids of containerd nor names of standalone containers, which are their own keys, have a colon.
+pub fn container_key(namespace: &str, id: &str) -> String {
+    format!("{namespace}:{id}")
+}
+
 /// Removes the root that was made for a container; none is success. Called when the container is deleted, with the root
 /// unmounted. What checkpoints still need of it moves into the store; the caller should then begin to settle them.
 pub fn forget(store: &Store, container: &str, limits: &Limits) -> Result<Adopted, StoreError> {

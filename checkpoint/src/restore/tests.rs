@@ -13,7 +13,8 @@ use crate::facts::NodeFacts;
 use crate::fault::test_hook;
 use crate::id::CheckpointId;
 use crate::kind::Kind;
-use crate::store::StoreKind;
+use crate::retention::Reason;
+use crate::store::{Deleted, Pruned, StoreKind};
 use crate::testing::{World, container, create, name, none, replacement_path};
 
 fn request<'a>(id: &'a CheckpointId, rootfs: LiveRootfs) -> PlaceRequest<'a> {
@@ -67,6 +68,7 @@ fn a_clone_takes_the_name_of_the_fresh_dataset_and_its_settings() {
     assert_eq!(after.properties.own("quota"), Some("1G"));
     assert_eq!(after.mountpoint, Some(cryopod_zfs::Mountpoint::Legacy));
     assert_eq!(count(&world, &fresh).as_deref(), Some("1"));
+    drop(placed.reading);
     world.recovered("placed");
     // Plainly, as containerd does.
     world.fake.destroy(&fresh, false, &none()).unwrap();
@@ -136,6 +138,7 @@ fn a_root_that_is_not_zfs_is_replaced_by_a_clone_until_it_is_forgotten() {
         );
         forget(&world.store, "new", &none()).unwrap();
         forget(&world.store, "new", &none()).unwrap();
+        drop(placed.reading);
         world.recovered("forgotten");
     }
 }
@@ -422,6 +425,47 @@ fn a_volume_with_something_mounted_below_is_refused_before_any_is_emptied() {
     assert_eq!(error.kind(), Kind::FailedPrecondition);
     assert!(volume.path().join("mine").exists());
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn one_id_in_two_namespaces_is_two_containers() {
+    for kind in [StoreKind::Dir, StoreKind::Zfs] {
+        let world = World::new(kind);
+        let id = world.capture();
+        let image = tempfile::tempdir().unwrap();
+        let place_in = |namespace| {
+            let rootfs = LiveRootfs::Tree { path: image.path().to_owned() };
+            let key = container_key(namespace, "web");
+            let request = PlaceRequest { container: &key, ..request(&id, rootfs) };
+            let placed = place(&world.store, &world.journal, &request, &none()).unwrap();
+            let RootfsPlacement::MountInstead(instead) = placed.rootfs else { panic!("{:?}", placed.rootfs) };
+            replacement_path(&world, &instead)
+        };
+        let (first, second) = (place_in("default"), place_in("k8s.io"));
+        assert_ne!(first, second);
+        forget(&world.store, &container_key("k8s.io", "web"), &none()).unwrap();
+        assert!(first.join("count").exists(), "{kind:?}: the root of the other one is gone");
+    }
+}
+
+#[test]
+fn a_checkpoint_is_not_deleted_between_its_placing_and_its_restore() {
+    for kind in [StoreKind::Dir, StoreKind::Zfs] {
+        let world = World::new(kind);
+        let id = world.capture();
+        settle::settle(&world.store, &id, &Silent, &none()).unwrap();
+        let image = tempfile::tempdir().unwrap();
+        let rootfs = LiveRootfs::Tree { path: image.path().to_owned() };
+        let placed = place(&world.store, &world.journal, &request(&id, rootfs), &none()).unwrap();
+        forget(&world.store, "new", &none()).unwrap();
+        let error = world.store.delete(&id, &none()).unwrap_err();
+        assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+        let pruned = world.store.delete_unless_used(&id, &none()).unwrap();
+        assert_eq!(pruned, Pruned::Kept(Reason::BeingRead), "{kind:?}");
+        assert!(placed.images.as_ref().unwrap().is_dir());
+        drop(placed);
+        assert_eq!(world.store.delete(&id, &none()).unwrap(), Deleted::Gone, "{kind:?}");
+    }
 }
 
 /// Between moving a dataset aside and making the clone the power fails, and its owner makes a new one under the name.

@@ -48,6 +48,7 @@ pub fn export(
     progress: &dyn Progress,
     limits: &Limits,
 ) -> Result<Exported, ShipError> {
+    let _reading = store.reading(id, limits)?;
     settle::settle(store, id, progress, limits)?;
     let (manifest, content) = store.open(id, limits)?;
     let bytes = manifest.to_bytes()?;

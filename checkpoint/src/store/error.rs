@@ -33,6 +33,14 @@ pub enum StoreError {
         /// Where.
         store: String,
     },
+    /// A restore or an export goes on.
+    #[error(
+        "checkpoint {id} is being read: by a restore whose container has not started yet, or by an export"
+    )]
+    InUse {
+        /// The id.
+        id: CheckpointId,
+    },
     /// ZFS was asked for by name and is not usable.
     #[error(
         "the ZFS store cannot be used: {why}; set store.zfs.root to a dataset of an imported pool, or store.kind to \"dir\""
@@ -149,6 +157,7 @@ impl StoreError {
             Self::NotFound { .. } => Kind::NotFound,
             Self::Exists { .. } => Kind::AlreadyExists,
             Self::NoPool { .. } | Self::NotOurs { .. } | Self::Foreign { .. } => Kind::FailedPrecondition,
+            Self::InUse { .. } => Kind::Unavailable,
             Self::Damaged { .. } => Kind::DataLoss,
             Self::Manifest { source, .. } => source.kind(),
             Self::Zfs(error) => zfs_kind(error),

@@ -116,9 +116,12 @@ pub(crate) struct ListArgs {
 /// Options of `exec`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ExecArgs {
-    /// Container
-    #[arg(value_name = "CONTAINER")]
+    /// Container, or pod by name, namespace/name or id
+    #[arg(value_name = "CONTAINER|POD")]
     pub(crate) id: String,
+    /// This container of the pod, where it has several
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) container: Option<String>,
     /// Give the process a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,

@@ -33,8 +33,7 @@ impl Bundle {
         let spec = read_spec(&dir.join("config.json")).map_err(&bad)?;
         let root = spec.get("root").and_then(|root| root.get("path")).and_then(Value::as_str);
         let root = root.ok_or_else(|| bad("config.json lacks root.path".into()))?;
-        let process = spec.get("process").filter(|process| process.is_object());
-        let process = process.ok_or_else(|| bad("config.json lacks process".into()))?.clone();
+        let process = process(&spec).map_err(&bad)?;
         let args = process.get("args").and_then(Value::as_array);
         if args.is_none_or(Vec::is_empty) {
             return Err(bad("config.json lacks process.args, the command to run".into()));
@@ -46,6 +45,17 @@ impl Bundle {
         let terminal = process.get("terminal").and_then(Value::as_bool).unwrap_or(false);
         Ok(Self { rootfs, terminal, process, dir })
     }
+}
+
+/// `process` of the bundle in `dir`, which somebody else has made a container from.
+pub(crate) fn process_of(dir: &Path) -> Result<Value, Error> {
+    let read = read_spec(&dir.join("config.json")).and_then(|spec| process(&spec));
+    read.map_err(|reason| Error::Bundle { path: dir.to_owned(), reason })
+}
+
+fn process(spec: &Value) -> Result<Value, String> {
+    let process = spec.get("process").filter(|process| process.is_object());
+    process.cloned().ok_or_else(|| "config.json lacks process".to_owned())
 }
 
 fn read_spec(path: &Path) -> Result<Value, String> {

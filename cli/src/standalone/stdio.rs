@@ -47,15 +47,15 @@ pub(crate) fn pipes(ends: &Ends) -> Result<(Stdio, Pumps), Error> {
     match ends {
         Ends::Ours => {
             // Not waited for: it sits in a read of our own input, which may never end.
-            pump(io::stdin(), File::from(stdin_ours), None).map_err(failed)?;
-            pump(File::from(stdout_ours), io::stdout(), Some(sender.clone())).map_err(failed)?;
-            pump(File::from(stderr_ours), io::stderr(), Some(sender)).map_err(failed)?;
+            pump(io::stdin(), File::from(stdin_ours), || ()).map_err(failed)?;
+            pump(File::from(stdout_ours), io::stdout(), tell(&sender)).map_err(failed)?;
+            pump(File::from(stderr_ours), io::stderr(), tell(&sender)).map_err(failed)?;
         }
         Ends::Log(path) => {
             drop(stdin_ours);
             let log = Log::open(path)?;
-            pump(File::from(stdout_ours), log.clone(), Some(sender.clone())).map_err(failed)?;
-            pump(File::from(stderr_ours), log, Some(sender)).map_err(failed)?;
+            pump(File::from(stdout_ours), log.clone(), tell(&sender)).map_err(failed)?;
+            pump(File::from(stderr_ours), log, tell(&sender)).map_err(failed)?;
         }
     }
     let stdio = Stdio::Pipes { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) };
@@ -71,12 +71,32 @@ impl Pumps {
         match ends {
             Ends::Ours => {
                 let write = File::from(master.try_clone().map_err(failed)?);
-                pump(io::stdin(), write, None).map_err(failed)?;
-                pump(read, io::stdout(), Some(sender)).map_err(failed)?;
+                pump(io::stdin(), write, || ()).map_err(failed)?;
+                pump(read, io::stdout(), tell(&sender)).map_err(failed)?;
             }
-            Ends::Log(path) => pump(read, Log::open(path)?, Some(sender)).map_err(failed)?,
+            Ends::Log(path) => pump(read, Log::open(path)?, tell(&sender)).map_err(failed)?,
         }
         Ok(Self { done, running: 1 })
+    }
+
+    /// Moves bytes between our own streams and those of a process somewhere else; `closed` is told that our input has
+    /// ended and was passed on.
+    pub(crate) fn between(
+        stdin: Option<File>,
+        closed: impl FnOnce() + Send + 'static,
+        stdout: File,
+        stderr: Option<File>,
+    ) -> io::Result<Self> {
+        let (sender, done) = channel();
+        let running = 1 + usize::from(stderr.is_some());
+        if let Some(stdin) = stdin {
+            pump(io::stdin(), stdin, closed)?;
+        }
+        pump(stdout, io::stdout(), tell(&sender))?;
+        if let Some(stderr) = stderr {
+            pump(stderr, io::stderr(), tell(&sender))?;
+        }
+        Ok(Self { done, running })
     }
 
     /// Waits until all output was written, for a bounded time.
@@ -94,11 +114,20 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe2(OFlag::O_CLOEXEC)?)
 }
 
+/// Says that all was written.
+fn tell(done: &Sender<()>) -> impl FnOnce() + Send + 'static {
+    let done = done.clone();
+    // The session may have given up waiting.
+    move || {
+        done.send(()).ok();
+    }
+}
+
 /// Copies in a thread of its own, flushing after each read, until one side ends.
 fn pump(
     mut from: impl Read + Send + 'static,
     mut to: impl Write + Send + 'static,
-    done: Option<Sender<()>>,
+    done: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     let copy = move || {
         let mut buffer = [0_u8; 16 << 10];
@@ -117,10 +146,7 @@ fn pump(
             }
         }
         drop(to);
-        if let Some(done) = done {
-            // The session may have given up waiting.
-            done.send(()).ok();
-        }
+        done();
     };
     std::thread::Builder::new().name("stdio".into()).spawn(copy)?;
     Ok(())

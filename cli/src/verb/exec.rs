@@ -1,4 +1,5 @@
-//! `cryopod exec`: a further process in a standalone container, with our streams or a terminal.
+//! `cryopod exec`: a further process in a standalone container, with our streams or a terminal; in a container of a
+//! running pod, its shim runs it ([`super::pod::exec`]).
 //!
 //! While one runs, a checkpoint with memory is refused: CRIU would not find it among the children of init.
 
@@ -10,6 +11,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::lifecycle::in_status;
+use super::pod;
 use crate::args::ExecArgs;
 use crate::context::Context;
 use crate::error::Error;
@@ -25,6 +27,9 @@ const BEGIN: Duration = Duration::from_secs(60);
 
 /// Runs the process; returns its code.
 pub(crate) fn run(context: &Context, args: &ExecArgs) -> Result<u8, Error> {
+    if let Some(target) = pod::target(context, &args.id, args.container.as_deref())? {
+        return pod::exec::exec(context, &target, args);
+    }
     let (_, state) = in_status(context, &args.id, "exec", &[Status::Running])?;
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|errno| Error::System { action: "become a subreaper", source: errno.into() })?;
@@ -65,7 +70,7 @@ pub(crate) fn run(context: &Context, args: &ExecArgs) -> Result<u8, Error> {
 }
 
 /// The container's own process with another command, and what the options change.
-fn process(mut process: Value, args: &ExecArgs) -> Value {
+pub(super) fn process(mut process: Value, args: &ExecArgs) -> Value {
     let Some(fields) = process.as_object_mut() else { return process };
     fields.insert("args".into(), json!(args.command));
     fields.insert("terminal".into(), json!(args.tty));
@@ -94,7 +99,7 @@ fn process(mut process: Value, args: &ExecArgs) -> Value {
 }
 
 /// Unique in the container as long as PIDs are on the host.
-fn exec_id() -> String {
+pub(super) fn exec_id() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("cli-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
@@ -106,6 +111,7 @@ mod tests {
     fn args() -> ExecArgs {
         ExecArgs {
             id: "web".into(),
+            container: None,
             tty: false,
             env: vec![("A".into(), "new".into())],
             cwd: None,

@@ -3,6 +3,8 @@
 //!
 //! Nothing goes past the shim's own states but the thaw of a whole pod, which is for the emergency that they are wrong.
 
+pub(super) mod exec;
+
 use std::time::Duration;
 
 use cryopod_shim::control::api;
@@ -141,7 +143,7 @@ pub(super) fn resume(context: &Context, target: &Target) -> Result<u8, Error> {
 
 /// `cryopod kill`: to one container, which has to be named where there are several.
 pub(super) fn kill(context: &Context, target: &Target, signal: i32, all: bool) -> Result<u8, Error> {
-    let id = &only(&target.containers, &pods::display(&target.pod))?.id;
+    let id = &only(&target.containers, &pods::display(&target.pod), "kill")?.id;
     // Signals are 1 to 64.
     let number = u32::try_from(signal).unwrap_or_default();
     target.client.kill(id, number, all, &context.signals.limits(CALL))?;
@@ -150,13 +152,17 @@ pub(super) fn kill(context: &Context, target: &Target, signal: i32, all: bool) -
 }
 
 /// The one that has not ended; one of a few is never guessed.
-fn only<'a>(containers: &'a [api::Container], pod: &str) -> Result<&'a api::Container, Error> {
+fn only<'a>(
+    containers: &'a [api::Container],
+    pod: &str,
+    verb: &'static str,
+) -> Result<&'a api::Container, Error> {
     let mut alive = containers.iter().filter(|container| container.state != "stopped");
     match (alive.next(), alive.next()) {
         (Some(only), None) => Ok(only),
         (None, _) => {
             let (pod, state) = (pod.to_owned(), "running".to_owned());
-            Err(Error::PodState { pod, state, verb: "kill" })
+            Err(Error::PodState { pod, state, verb })
         }
         (Some(_), Some(_)) => {
             let alive = containers.iter().filter(|container| container.state != "stopped");
@@ -201,9 +207,9 @@ mod tests {
     fn a_signal_goes_to_the_only_living_container_and_to_none_of_several() {
         let containers = choose(pod(), None, "p").unwrap();
         assert!(
-            matches!(only(&containers, "p"), Err(Error::WhichContainer { there, .. }) if there == "web, side")
+            matches!(only(&containers, "p", "kill"), Err(Error::WhichContainer { there, .. }) if there == "web, side")
         );
-        assert_eq!(only(&containers[1..], "p").unwrap().name, "side");
-        assert!(matches!(only(&containers[2..], "p"), Err(Error::PodState { .. })));
+        assert_eq!(only(&containers[1..], "p", "kill").unwrap().name, "side");
+        assert!(matches!(only(&containers[2..], "p", "kill"), Err(Error::PodState { .. })));
     }
 }

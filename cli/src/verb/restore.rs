@@ -67,7 +67,10 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<u8, Error> {
     if args.attach {
         let pid_file = args.pid_file.clone();
         let session = Session { context, entry: &entry, begin, ends: Ends::Ours, pid_file };
-        return super::run::stay(context, &session, false);
+        let alive = session.begin()?;
+        // Its images have been read; the checkpoint may go while it runs.
+        drop(placed.reading);
+        return super::run::stay(context, &session, alive, false);
     }
     let progress = Progress::begin(&context.output, "bringing memory back");
     let started = detached::spawn(context, &entry, begin, args.pid_file.clone());

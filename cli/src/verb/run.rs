@@ -8,7 +8,7 @@ use crate::context::{Context, need_root};
 use crate::error::Error;
 use crate::exit;
 use crate::standalone::detached;
-use crate::standalone::session::{Begin, Session};
+use crate::standalone::session::{Alive, Begin, Session};
 use crate::standalone::state::Status;
 use crate::standalone::stdio::Ends;
 use crate::standalone::{self};
@@ -27,12 +27,11 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<u8, Error> {
         return Ok(exit::OK);
     }
     let session = Session { context, entry: &entry, begin: Begin::Run, ends: Ends::Ours, pid_file };
-    stay(context, &session, args.keep)
+    stay(context, &session, session.begin()?, args.keep)
 }
 
-/// Begins a container in the foreground and stays until it has ended.
-pub(super) fn stay(context: &Context, session: &Session<'_>, keep: bool) -> Result<u8, Error> {
-    let alive = session.begin()?;
+/// Stays with a container in the foreground until it has ended.
+pub(super) fn stay(context: &Context, session: &Session<'_>, alive: Alive, keep: bool) -> Result<u8, Error> {
     let ended = session.wait(alive);
     if !keep {
         standalone::dispose(context, session.entry, &cryopod_command::Limits::within(super::TIDY))?;

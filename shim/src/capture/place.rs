@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cryopod_checkpoint::fault;
 use cryopod_checkpoint::id::CheckpointId;
+use cryopod_checkpoint::lock::Share;
 use cryopod_checkpoint::manifest::Manifest;
 use cryopod_checkpoint::restore::{self, LiveRootfs, LiveVolume, PlaceRequest, Replacement, RootfsPlacement};
 use cryopod_checkpoint::target::TcpPolicy;
@@ -43,6 +44,8 @@ pub struct Prepared {
     pub own_root: bool,
     /// Established TCP connections.
     pub tcp: TcpPolicy,
+    /// Keeps the images until they have been read.
+    pub reading: Option<Share>,
 }
 
 /// What the annotations of a container ask for; nothing when it was restored before.
@@ -77,6 +80,8 @@ pub fn wish(marks: &Marks, brief: &Brief, id: &str) -> Result<Option<Wish>, Door
 pub struct Newcomer<'a> {
     /// Its id.
     pub id: &'a str,
+    /// The containerd namespace of that id.
+    pub namespace: &'a str,
     /// Its bundle.
     pub bundle: &'a Path,
     /// What its annotations say.
@@ -110,8 +115,14 @@ pub fn place(
         members: members.map(|member| member.member.name.clone()).collect(),
         patience: Duration::from_secs(node.config.checkpoint.together_timeout.0),
     };
-    let fresh =
-        Prepared { images: None, company, mounts: given.to_vec(), own_root: false, tcp: TcpPolicy::Close };
+    let fresh = Prepared {
+        images: None,
+        company,
+        mounts: given.to_vec(),
+        own_root: false,
+        tcp: TcpPolicy::Close,
+        reading: None,
+    };
     if is_other(&manifest, &spec, name) {
         let known: Vec<&str> = manifest.members.iter().map(|record| record.member.name.as_str()).collect();
         let (checkpoint, known) = (checkpoint.as_str(), known.join(", "));
@@ -126,7 +137,7 @@ pub fn place(
     let request = PlaceRequest {
         checkpoint,
         member: name,
-        container: id,
+        container: &restore::container_key(new.namespace, id),
         rootfs: live_rootfs(given, bundle)?,
         volumes: &volumes,
         filled: &kept,
@@ -145,7 +156,8 @@ pub fn place(
     };
     let own_root = placed.rootfs != RootfsPlacement::InPlace;
     let tcp = connections_here(&manifest, name, &spec, id);
-    Ok(Prepared { images: placed.images, mounts, own_root, tcp, ..fresh })
+    let reading = Some(placed.reading);
+    Ok(Prepared { images: placed.images, mounts, own_root, tcp, reading, ..fresh })
 }
 
 /// Whether the container is one of the pod's that the checkpoint does not have, and simply starts: an init container

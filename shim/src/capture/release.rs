@@ -21,12 +21,12 @@ pub fn dataset(node: &Node, dataset: &DatasetName, limits: &Limits) -> Result<()
     Ok(())
 }
 
-/// A root that the store made for container `id` goes with it, but for what checkpoints need of it.
+/// A root that the store made for container `id` of a containerd namespace goes with it, but for what checkpoints need of it.
 ///
 /// # Errors
 /// See [`DoorError`].
-pub fn own_root(node: &Node, id: &str, limits: &Limits) -> Result<(), DoorError> {
-    match restore::forget(&node.store, id, limits)? {
+pub fn own_root(node: &Node, namespace: &str, id: &str, limits: &Limits) -> Result<(), DoorError> {
+    match restore::forget(&node.store, &restore::container_key(namespace, id), limits)? {
         // It may have been the last that shared with a checkpoint which is deleted already.
         Adopted::Nothing => settling::tidy(&node.store),
         moved => go_on(node, &moved),

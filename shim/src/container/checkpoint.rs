@@ -209,7 +209,7 @@ impl Container {
             release::dataset(&node, dataset, limits)?;
         }
         if placed {
-            release::own_root(&node, &self.id, limits)?;
+            release::own_root(&node, &self.shared.namespace, &self.id, limits)?;
         }
         Ok(())
     }

@@ -86,6 +86,7 @@ impl Container {
             bundle_state,
             launch: Launch::Fresh,
             placed_from: None,
+            reading: None,
             pending: None,
             waiting: None,
             apart: watch::Sender::new(false),
@@ -184,6 +185,7 @@ impl Container {
         let backend = self.chosen.backend.name();
         let newcomer = Newcomer {
             id: &self.id,
+            namespace: &self.shared.namespace,
             bundle: &self.bundle,
             brief: &self.brief,
             given: &new.mounts,
@@ -195,6 +197,7 @@ impl Container {
             let mut inner = self.inner();
             inner.bundle_state.placed = placed.own_root;
             inner.placed_from = Some(checkpoint.to_string());
+            inner.reading = placed.reading;
         }
         self.mount(&placed.mounts)?;
         fault::step("shim.create.mounted").map_err(DoorError::from)?;

@@ -38,6 +38,7 @@ impl Container {
             Launch::Restore { .. } => self.start_restored(launch.clone()).await,
         };
         if result.is_ok() {
+            self.inner().reading = None;
             self.remember().await;
         }
         let change = if result.is_ok() { Change::Started } else { Change::StartFailed };

@@ -10,6 +10,7 @@
 //! # }
 //! ```
 
+pub mod exec;
 mod tasks;
 
 use std::io;

@@ -74,6 +74,7 @@ fn reason_text(reason: Reason) -> &'static str {
         Reason::NoPolicy => "there is no rule",
         Reason::Held => "a person holds it",
         Reason::InUse => "something lives on its disks",
+        Reason::BeingRead => "a restore or an export reads it",
         Reason::Settling => "not yet independent of its source",
         Reason::Future => "its time is in the future",
         Reason::Last => "keep-last",

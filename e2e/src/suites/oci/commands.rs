@@ -1,4 +1,4 @@
-//! `cryopod pause`, `resume` and `kill` of running pods, through their shim: containerd sees the same state.
+//! `cryopod pause`, `resume`, `kill` and `exec` of running pods, through their shim: containerd sees the same state.
 
 use std::time::Duration;
 
@@ -7,8 +7,10 @@ use crate::crictl::{Pod, Spec};
 use crate::suite::{Failure, ensure};
 use crate::{cryopod, ctr, shell, ticks};
 
-pub const CASES: &[Case] =
-    &[("the_command_pauses_resumes_and_signals_containers_of_a_pod", CRUN, RUNC, through_the_shim)];
+pub const CASES: &[Case] = &[
+    ("the_command_pauses_resumes_and_signals_containers_of_a_pod", CRUN, RUNC, through_the_shim),
+    ("the_command_runs_processes_in_a_container_of_a_pod", CRUN, RUNC, processes),
+];
 
 /// What containerd takes the task for.
 fn is(id: &str, wanted: &str) -> Result<(), Failure> {
@@ -56,5 +58,54 @@ fn through_the_shim(handler: &str) -> Result<(), Failure> {
     ensure(code == 0, || format!("exit code {code} after SIGTERM, not that of its trap"))?;
     let error = cryopod::refused(&["delete", &pod.id], 6)?;
     ensure(error.contains("containerd owns it"), || format!("the error is {error}"))?;
+    pod.remove()
+}
+
+/// A line of shell with `cryopod exec` into container `one` of the pod, and what comes of it.
+fn ends(line: &str, code: i32, stdout: &str) -> Result<shell::Finished, Failure> {
+    let done = shell::sh(line)?;
+    ensure(done.code == code && done.stdout == stdout, || {
+        let (seen, out, err) = (done.code, done.stdout.trim(), done.stderr.trim());
+        format!("`{line}` ended with {seen}, not {code}, and wrote {out:?}, not {stdout:?}; {err}")
+    })?;
+    Ok(done)
+}
+
+fn processes(handler: &str) -> Result<(), Failure> {
+    let pod = Pod::run(handler, "exec")?;
+    let (one, _two) = (pod.start(&Spec::counter("one"))?, pod.start(&Spec::counter("two"))?);
+    let exec = format!("cryopod exec {} --container one", pod.id);
+
+    let done = ends(&format!("{exec} -- sh -c 'echo out; echo err >&2; exit 7'"), 7, "out\n")?;
+    ensure(done.stderr == "err\n", || format!("the error stream is {:?}", done.stderr))?;
+    let options = "--user 65534:65534 --env GREETING=hello --cwd /tmp";
+    ends(&format!("{exec} {options} -- sh -c 'echo $(id -u) $GREETING $(pwd)'"), 0, "65534 hello /tmp\n")?;
+    // By the id of the container as well. More than fits into a pipe, both ways, and the end of the input arrives.
+    let cat = format!("cryopod exec {} -- cat", one.id);
+    ends(&format!("head -c 3000000 /dev/zero | {cat} | wc -c"), 0, "3000000\n")?;
+    ends(&format!("{exec} -- cat < /dev/null"), 0, "")?;
+    ends(&format!("{exec} -- sh -c 'kill -9 $$'"), 137, "")?;
+    let trap = r#"trap "exit 5" TERM; while :; do sleep 0.1; done"#;
+    ends(&format!("timeout --preserve-status -s TERM 5 {exec} -- sh -c '{trap}'"), 5, "")?;
+    let tty = format!("{exec} --tty -- sh -c 'test -t 0 && test -t 1 && stty size'");
+    let sized = format!("script -qec \"stty rows 33 cols 77; {tty}\" /dev/null < /dev/null");
+    ends(&sized, 0, "33 77\r\n")?;
+
+    let error = cryopod::refused(&["exec", &pod.id, "--", "true"], 125)?;
+    ensure(error.contains("one, two") && error.contains("--container"), || format!("the error is {error}"))?;
+    let missing = shell::sh(&format!("{exec} -- /no/such/command"))?;
+    ensure(missing.code != 0 && missing.stderr.contains("/no/such/command"), || {
+        format!("a command that is not there ended with {}: {}", missing.code, missing.stderr)
+    })?;
+    let detached = cryopod::ok(&["exec", "--detach", &one.id, "--", "sleep", "1"])?;
+    ensure(detached["pid"].as_u64().is_some_and(|pid| pid > 1), || format!("`exec -d` answers {detached}"))?;
+
+    // A session that nobody attends any more keeps neither the pod nor its checkpoint from anything.
+    let left = shell::ok("ls /run/cryopod | grep -c ^cli- || true")?;
+    ensure(left.trim() == "0", || format!("{} directories of streams are left", left.trim()))?;
+    let checkpoint = shell::eventually("a checkpoint after exec", Duration::from_secs(30), || {
+        Ok(cryopod::Checkpoint::of(&pod.id).ok())
+    })?;
+    drop(checkpoint);
     pod.remove()
 }

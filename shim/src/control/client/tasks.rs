@@ -11,7 +11,7 @@ use ttrpc::context::Context;
 use super::{Client, ClientError, LOOK_EVERY};
 
 impl Client {
-    fn tasks(&self) -> TaskClient {
+    pub(super) fn tasks(&self) -> TaskClient {
         TaskClient::new(self.connection.clone())
     }
 
@@ -44,7 +44,7 @@ impl Client {
     }
 
     /// Waits for an answer within the caller's limits. The shim goes on with what it was asked for.
-    fn answer<T>(
+    pub(super) fn answer<T>(
         &self,
         call: impl Future<Output = ttrpc::Result<T>>,
         limits: &Limits,
