@@ -1,8 +1,8 @@
 //! `critest`: the validation suite of cri-tools, against our handlers in both sandboxer modes.
 //!
 //! The rule: no test does worse with ours than with containerd's own shim on the same node (see [`judge`]). The fixed
-//! part (`e2e/critest/default.txt`) is compared with the committed results of containerd's shim
-//! (`e2e/critest/expected.json`); `--full` runs everything and containerd's shim too, test by test, and leaves the
+//! part (`e2e/critest/default.txt`; with a pause container those of `default-pause.txt`, where the sandbox matters) is
+//! compared with the committed results of containerd's shim (`e2e/critest/expected.json`); `--full` runs everything and containerd's shim too, test by test, and leaves the
 //! table and new expected results in [`book::RESULTS`].
 
 mod book;
@@ -24,7 +24,11 @@ use crate::suite::{Failure, Suite, ensure, test};
 
 const STOCK: &str = "runc";
 const OURS: &[&str] = &["cryopod", "cryopod-pause"];
-const DEFAULT: &str = include_str!("../../critest/default.txt");
+/// What every run has, by handler.
+const DEFAULT: &[(&str, &str)] = &[
+    ("cryopod", include_str!("../../critest/default.txt")),
+    ("cryopod-pause", include_str!("../../critest/default-pause.txt")),
+];
 const WORK: &str = "/run/cryopod-e2e/critest";
 
 /// What the tests of one run share.
@@ -56,9 +60,14 @@ pub fn suite(full: bool) -> Suite {
         Ok(names) => names,
         Err(e) => return broken(e),
     };
-    let chosen: Vec<String> = DEFAULT.lines().filter(|l| !l.is_empty()).map(str::to_owned).collect();
-    if let Some(unknown) = chosen.iter().find(|name| !names.contains(name)) {
-        return broken(format!("e2e/critest/default.txt: critest has no test {unknown:?}"));
+    let mut chosen = Vec::new();
+    for (handler, list) in DEFAULT {
+        for name in list.lines().filter(|line| !line.is_empty()) {
+            if !names.iter().any(|known| known == name) {
+                return broken(format!("e2e/critest: critest has no test {name:?}"));
+            }
+            chosen.push((*handler, name));
+        }
     }
     let book = if full { Book::resume() } else { Book::default() };
     let shared = Arc::new(Shared {
@@ -67,19 +76,20 @@ pub fn suite(full: bool) -> Suite {
         book: Mutex::new(book),
         stock_left: Mutex::default(),
     });
-    let (run, left_out): (Vec<String>, Vec<String>) =
-        names.into_iter().partition(|name| full || chosen.contains(name));
-    let mut tests = Vec::new();
-    for name in run {
+    let (mut tests, mut left_out) = (Vec::new(), Vec::new());
+    for name in names {
         let handlers = full.then_some(&STOCK).into_iter().chain(OURS);
         for handler in handlers {
             let (shared, name, handler) = (Arc::clone(&shared), name.clone(), *handler);
             let title = format!("{handler}::{}", book::shorten(&name));
-            tests.push(Trial::ignorable_test(title, move || Ok(shared.one(&name, handler)?)));
+            if full || chosen.contains(&(handler, name.as_str())) {
+                tests.push(Trial::ignorable_test(title, move || Ok(shared.one(&name, handler)?)));
+            } else {
+                left_out.push(title);
+            }
         }
     }
     tests.push(test("nothing_is_left_of_the_pods", move || shared.traces_are_gone()));
-    let mut left_out: Vec<String> = left_out.iter().map(|name| book::shorten(name)).collect();
     if !full {
         left_out.push(format!("all of them with the handler {STOCK}, for the table"));
     }

@@ -86,10 +86,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
 /// What runs without `--full`: each operation, both actions, the steps around the freeze and the commit.
 const REPRESENTATIVE: &[(&str, Action)] = &[
     ("capture.begun", Action::Kill),
-    ("capture.frozen", Action::Kill),
     ("capture.snapshot", Action::Error),
     ("runtime.hook", Action::Error),
-    ("capture.snapshotted", Action::Kill),
     ("capture.commit", Action::Kill),
     ("settle.send", Action::Kill),
     ("runtime.restored", Action::Error),
@@ -100,7 +98,6 @@ const REPRESENTATIVE: &[(&str, Action)] = &[
 const REPRESENTATIVE_PODS: &[(&str, Action)] = &[
     ("capture.dumped", Action::Kill),
     ("place.cloned", Action::Kill),
-    ("shim.start.restored", Action::Error),
     ("shim.cri.swapped", Action::Kill),
     ("adopt.replace", Action::Kill),
 ];
@@ -112,7 +109,7 @@ const KILLINGS: &[(Operation, &str, Moment, Victim, bool)] = &[
     (Operation::Checkpoint, "capture.dump", Moment::After, Victim::Criu, false),
     (Operation::Checkpoint, "capture.dump", Moment::After, Victim::Runtime, false),
     (Operation::Checkpoint, "runtime.hook", Moment::At, Victim::Criu, true),
-    (Operation::Checkpoint, "runtime.hook", Moment::At, Victim::Runtime, true),
+    (Operation::Checkpoint, "runtime.hook", Moment::At, Victim::Runtime, false),
     (Operation::Checkpoint, "runtime.hook", Moment::At, Victim::Hook, true),
     (Operation::Checkpoint, "capture.snapshot", Moment::At, Victim::Criu, false),
     (Operation::Checkpoint, "capture.snapshot", Moment::At, Victim::Runtime, false),
