@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! /var/lib/cryopod/restored/<pod uid>/<container name>   the checkpoint id, as text
+//! /var/lib/cryopod/restored/<pod uid>/.<name>.new        the same, while the container is being started
 //! /var/lib/cryopod/restored/<pod uid>/.volumes           JSON: path on the host → containers placed with it
 //! ```
 //! No container has a name with a dot in front, and one path holds at most some hundred names.
@@ -72,13 +73,17 @@ impl Marks {
         self.mark(brief, id).is_some_and(|path| path.exists())
     }
 
-    /// Remembers that this container of this pod was started from a checkpoint.
-    pub fn remember(&self, brief: &Brief, id: &str, from: &str) {
-        let Some(path) = self.mark(brief, id) else { return };
-        if let Err(error) = write_durably(&path, from) {
-            tracing::warn!(path = %path.display(), %error, "a restart of this container would restore it again");
-        }
+    /// Makes ready to remember that this container of this pod was started from a checkpoint, before it is: a start that
+    /// could not be remembered would be repeated over what the container does afterwards. None outside of pods.
+    ///
+    /// # Errors
+    /// When it could not be remembered.
+    pub fn announce(&self, brief: &Brief, id: &str, from: &str) -> Result<Option<Announced>, BundleError> {
+        let Some(path) = self.mark(brief, id) else { return Ok(None) };
+        let fresh = path.with_file_name(format!(".{}.new", brief.name(id)));
+        write_durably(&fresh, from).map_err(|source| BundleError::Write { path: fresh.clone(), source })?;
         self.forget_old(AGE);
+        Ok(Some(Announced { fresh, path }))
     }
 
     fn forget_old(&self, than: Duration) {
@@ -105,6 +110,31 @@ impl Marks {
             *volumes = Some(file.as_deref().map_or(Ok(Volumes::new()), read)?);
         }
         Ok(Placing { volumes, file, name: brief.name(id).to_owned() })
+    }
+}
+
+/// A start that is about to be remembered; dropped, it is not.
+#[derive(Debug)]
+pub struct Announced {
+    fresh: PathBuf,
+    path: PathBuf,
+}
+
+impl Announced {
+    /// The container runs. All that can take space or be refused was done before.
+    pub fn remember(self) {
+        let renamed = fs::rename(&self.fresh, &self.path).and_then(|()| sync_parents(&self.path));
+        if let Err(error) = renamed {
+            let path = self.path.display();
+            tracing::error!(%path, %error, "a restart of this container may restore it again");
+        }
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        // Gone where it was remembered.
+        fs::remove_file(&self.fresh).ok();
     }
 }
 
@@ -154,12 +184,16 @@ impl Placing<'_> {
 
 /// A power cut after the start must not take the mark back.
 fn write_durably(path: &Path, text: &str) -> io::Result<()> {
-    let parents = || path.ancestors().skip(1).take(2);
-    parents().next().map_or(Ok(()), fs::create_dir_all)?;
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
     let mut file = fs::File::create(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    parents().try_for_each(|dir| fs::File::open(dir)?.sync_all())
+    sync_parents(path)
+}
+
+/// The names: its own, and that of its directory.
+fn sync_parents(path: &Path) -> io::Result<()> {
+    path.ancestors().skip(1).take(2).try_for_each(|dir| fs::File::open(dir)?.sync_all())
 }
 
 fn write(file: &Path, volumes: &Volumes) -> Result<(), BundleError> {
@@ -210,9 +244,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let marks = Marks::at(dir.path().join("restored"), "/nonexistent");
         assert!(!marks.is_started(&container("app"), "id-1"));
-        marks.remember(&container("app"), "id-1", "web-1");
+        marks.announce(&container("app"), "id-1", "web-1").unwrap().unwrap().remember();
         assert!(marks.is_started(&container("app"), "id-2"), "kubelet's next attempt has another id");
         assert!(!marks.is_started(&container("other"), "id-3"));
+    }
+
+    #[test]
+    fn a_start_that_failed_is_not_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let marks = Marks::at(dir.path(), "/nonexistent");
+        let announced = marks.announce(&container("app"), "id-1", "web-1").unwrap();
+        assert!(!marks.is_started(&container("app"), "id-1"));
+        drop(announced);
+        assert!(!marks.is_started(&container("app"), "id-1"));
+        assert_eq!(fs::read_dir(dir.path().join("uid-1")).unwrap().count(), 0);
     }
 
     #[test]
@@ -249,7 +294,7 @@ mod tests {
     fn old_marks_go_when_kubelet_no_longer_knows_the_pod() {
         let (dir, kubelet) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let marks = Marks::at(dir.path(), kubelet.path().join("pods"));
-        marks.remember(&container("a"), "id", "web-1");
+        marks.announce(&container("a"), "id", "web-1").unwrap().unwrap().remember();
         marks.forget_old(Duration::ZERO);
         assert!(marks.is_started(&container("a"), "id"), "nobody knows whether the pod is gone");
         fs::create_dir_all(kubelet.path().join("pods/uid-1")).unwrap();

@@ -10,6 +10,7 @@ use cryopod_runtime::backend::{CreateRequest, RestoreRequest};
 use super::create::{Made, Waiting, observe};
 use super::{CREATE_WITHIN, Container, Launch, UNDO_WITHIN};
 use crate::capture::DoorError;
+use crate::capture::marks::Announced;
 use crate::error::{TaskError, blocking};
 use crate::events::Event;
 use crate::io::Prepared;
@@ -33,13 +34,21 @@ impl Container {
             self.inner().change(&self.id, "", Change::StartFailed)?;
             return Err(error.into());
         }
+        let announced = match self.announce().await {
+            Ok(announced) => announced,
+            Err(error) => {
+                self.inner().change(&self.id, "", Change::StartFailed)?;
+                return Err(error);
+            }
+        };
         let result = match &launch {
             Launch::Fresh => self.start_fresh().await,
             Launch::Restore { .. } => self.start_restored(launch.clone()).await,
         };
         if result.is_ok() {
             self.inner().reading = None;
-            self.remember().await;
+            // Not waited for less than the process itself: the next start may come as soon as this one is answered.
+            blocking(move || Ok::<_, TaskError>(announced.map(Announced::remember))).await.ok();
         }
         let change = if result.is_ok() { Change::Started } else { Change::StartFailed };
         let (pid, state) = {
@@ -68,18 +77,13 @@ impl Container {
         result.map(|()| pid)
     }
 
-    /// Remembers that what was put in place has been started, with memory or without: the next start of this container
-    /// in this pod must not put it there again, over what the pod has written since.
-    async fn remember(self: &Arc<Self>) {
-        let Some(from) = self.inner().placed_from.clone() else { return };
+    /// Makes ready to remember that what was put in place has been started, with memory or without: the next start of
+    /// this container in this pod must not put it there again, over what the pod has written since.
+    async fn announce(self: &Arc<Self>) -> Result<Option<Announced>, TaskError> {
+        let Some(from) = self.inner().placed_from.clone() else { return Ok(None) };
         let this = self.clone();
-        let remember = move || {
-            this.shared.marks.remember(&this.brief, &this.id, &from);
-            Ok::<_, TaskError>(())
-        };
-        if let Err(error) = blocking(remember).await {
-            tracing::error!(id = self.id, %error, "a restart of this container would restore it again");
-        }
+        blocking(move || this.shared.marks.announce(&this.brief, &this.id, &from).map_err(DoorError::from))
+            .await
     }
 
     async fn start_fresh(&self) -> Result<(), TaskError> {

@@ -52,6 +52,25 @@ async fn a_container_whose_disk_alone_was_put_in_place_restarts_afresh() {
 }
 
 #[tokio::test]
+async fn a_start_that_could_not_be_remembered_does_not_happen() {
+    let shim = shim().await;
+    shim.create_in_pod("first", &of_pod("app", &json!({}))).await.unwrap();
+    shim.pod.container("first").unwrap().placed_for_test("web-1");
+    // In the place of the pod's directory.
+    let blocked = shim.dir.path().join("restored/uid-1");
+    std::fs::create_dir_all(blocked.parent().unwrap()).unwrap();
+    std::fs::write(&blocked, "").unwrap();
+    let request = api::StartRequest { id: "first".to_owned(), ..Default::default() };
+    let start = || async { shim.task.start(with_duration(Duration::from_secs(10)), &request).await };
+    let error = start().await.unwrap_err();
+    assert!(error.to_string().contains("restored/uid-1"), "{error}");
+    std::fs::remove_file(&blocked).unwrap();
+    start().await.unwrap();
+    let brief = shim.pod.container("first").unwrap().brief.clone();
+    assert!(shim.pod.shared().marks.is_started(&brief, "first"));
+}
+
+#[tokio::test]
 async fn a_container_that_was_not_restored_leaves_no_mark() {
     let shim = shim().await;
     shim.create_in_pod("first", &of_pod("app", &json!({}))).await.unwrap();
