@@ -10,7 +10,7 @@ use cryopod_checkpoint::journal::Journal;
 use cryopod_checkpoint::store::StoreKind as Kind;
 use cryopod_checkpoint::store::{self, Chosen, SharedStore, StoreChoice, StoreConfig};
 use cryopod_command::Limits;
-use cryopod_runtime::config::{Config, Sources, StoreKind, StoreSection};
+use cryopod_runtime::config::{Config, Sources};
 use cryopod_runtime::oci::{OciBackend, OciOptions};
 use cryopod_zfs::Zfs;
 
@@ -96,7 +96,7 @@ impl Context {
 
     /// The store of this node. Where it is not on ZFS, `chosen.why` says what keeps it from being so.
     pub(crate) fn open_store(&self, limits: &Limits) -> Result<Opened, Error> {
-        self.open_chosen(&store_config(&self.config()?.store)?, limits)
+        self.open_chosen(&self.config()?.store.wanted().map_err(Error::StoreRoot)?, limits)
     }
 
     /// A store that somebody else has chosen, by what it is and where its contents are.
@@ -145,16 +145,6 @@ impl Context {
 
 /// Which store is asked for. Its locks are in one place for the whole node and do not move with `--root`: a recovery
 /// beside the node's own shims would find every lock free and take their captures for dead ones.
-fn store_config(section: &StoreSection) -> Result<StoreConfig, Error> {
-    let choice = match section.kind {
-        StoreKind::Auto => StoreChoice::Auto,
-        StoreKind::Zfs => StoreChoice::Zfs,
-        StoreKind::Dir => StoreChoice::Dir,
-    };
-    let root = section.zfs.root.as_deref().map(str::parse).transpose().map_err(Error::StoreRoot)?;
-    Ok(StoreConfig { choice, root, dir: section.dir.path.clone(), ..StoreConfig::default() })
-}
-
 /// A runtime that no configuration names, called by its path. It is known by its file name: `/opt/x/crun` is a crun.
 fn foreign(config: &Config, path: &str) -> Result<OciOptions, Error> {
     let program = Path::new(path);
@@ -179,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_locks_of_a_store_are_where_the_shims_have_them_whatever_root_is_given() {
-        let config = store_config(&Config::default().store).unwrap();
+        let config = Config::default().store.wanted().unwrap();
         assert_eq!(config.locks, StoreConfig::default().locks);
     }
 }

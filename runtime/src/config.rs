@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cryopod_checkpoint::capture::{DEFAULT_COPY_LIMIT, DEFAULT_PRE_DUMP_MIN_RSS};
+use cryopod_checkpoint::store::{StoreChoice, StoreConfig};
 use cryopod_checkpoint::target::TcpPolicy;
+use cryopod_zfs::NameError;
 use files::{MAX_FILE, merge, parse, texts};
 use serde::{Deserialize, Serialize};
 
@@ -268,6 +270,22 @@ pub struct CriuSection {
 impl Default for RuntimeSection {
     fn default() -> Self {
         Self { default: "crun".into(), named: BTreeMap::new() }
+    }
+}
+
+impl StoreSection {
+    /// What the store is to be opened with.
+    ///
+    /// # Errors
+    /// When the root is no name of a dataset.
+    pub fn wanted(&self) -> Result<StoreConfig, NameError> {
+        let choice = match self.kind {
+            StoreKind::Auto => StoreChoice::Auto,
+            StoreKind::Zfs => StoreChoice::Zfs,
+            StoreKind::Dir => StoreChoice::Dir,
+        };
+        let root = self.zfs.root.as_deref().map(str::parse).transpose()?;
+        Ok(StoreConfig { choice, root, dir: self.dir.path.clone(), ..StoreConfig::default() })
     }
 }
 

@@ -6,7 +6,7 @@ use cryopod_checkpoint::journal::Journal;
 use cryopod_checkpoint::recover::{Recovery, recover_journal};
 use cryopod_checkpoint::store::{self, Chosen, SharedStore, StoreChoice, StoreConfig};
 use cryopod_command::Limits;
-use cryopod_runtime::config::{Config, Sources, StoreKind};
+use cryopod_runtime::config::{Config, Sources};
 use cryopod_runtime::repair::OciRepair;
 
 use super::DoorError;
@@ -33,15 +33,7 @@ impl Node {
     /// See [`DoorError`].
     pub fn open(sources: &Sources, limits: &Limits) -> Result<Self, DoorError> {
         let config = Config::load(sources)?;
-        let choice = match config.store.kind {
-            StoreKind::Auto => StoreChoice::Auto,
-            StoreKind::Zfs => StoreChoice::Zfs,
-            StoreKind::Dir => StoreChoice::Dir,
-        };
-        let root =
-            config.store.zfs.root.as_deref().map(str::parse).transpose().map_err(DoorError::StoreRoot)?;
-        let wanted =
-            StoreConfig { choice, root, dir: config.store.dir.path.clone(), ..StoreConfig::default() };
+        let wanted = config.store.wanted().map_err(DoorError::StoreRoot)?;
         Self::with(config, &wanted, limits).inspect_err(|_| thaw_what_was_left())
     }
 
