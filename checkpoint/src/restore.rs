@@ -30,7 +30,7 @@ use crate::progress::Silent;
 use crate::settle;
 use crate::store::content::Content;
 use crate::store::{Found, Store, StoreError, ZfsStore};
-use crate::target::{Disk, DiskRole};
+use crate::target::DiskRole;
 use crate::tree;
 
 pub(crate) use dataset::undo_or_finish;
@@ -63,7 +63,8 @@ pub fn place(
     let images = images(store, &manifest, record, &content, limits)?;
     let mut notes = Vec::new();
     let volumes = volumes(store, &manifest, record, &content, request, &mut notes, limits)?;
-    let rootfs = rootfs(store, journal, &manifest, record, &content, request, limits)?;
+    let rootfs = rootfs(store, journal, &manifest, record, &content, request, limits)
+        .inspect_err(|_| volumes.iter().for_each(|volume| files::empty(volume)))?;
     if manifest.mode == CapturedMode::Disk {
         let why = manifest.memory_refused.as_ref().map_or_else(
             || "the checkpoint was made without memory".to_owned(),
@@ -144,9 +145,14 @@ fn volumes(
 ) -> Result<Vec<PathBuf>, PlaceError> {
     // All of them, before the first is emptied.
     for live in request.volumes.iter().filter(|live| !request.filled.contains(&live.source)) {
-        let is_it = |disk: &Disk| matches!(&disk.role, DiskRole::Volume { destination, .. } if *destination == live.destination);
-        if record.member.disks.iter().any(is_it) {
-            tree::refuse_mounts(&live.source)?;
+        let captured = record.member.disks.iter().find_map(|disk| match &disk.role {
+            DiskRole::Volume { destination, name } if *destination == live.destination => Some(name),
+            _ => None,
+        });
+        let Some(name) = captured else { continue };
+        tree::refuse_mounts(&live.source)?;
+        if !live.replace && !files::is_empty(&live.source)? {
+            return Err(PlaceError::Occupied { name: name.clone(), path: live.source.clone() });
         }
     }
     let mut filled = Vec::new();
@@ -154,7 +160,8 @@ fn volumes(
         let DiskRole::Volume { destination, name } = &disk.role else { continue };
         let Some(live) = request.volumes.iter().find(|live| live.destination == *destination) else {
             notes.push(format!(
-                "volume {name} is not mounted at {} in the new container: its contents stay in the checkpoint",
+                "volume {name} is not mounted at {} in the new container, or must not be written to: its contents stay in \
+                 the checkpoint",
                 destination.display()
             ));
             continue;

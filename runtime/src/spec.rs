@@ -34,6 +34,8 @@ pub mod annotation {
     pub const RESTORE_FROM: &str = "cryopod.dev/restore-from";
     /// `once` or `always`.
     pub const RESTORE_POLICY: &str = "cryopod.dev/restore-policy";
+    /// `refuse`, `overwrite` or `keep`.
+    pub const RESTORE_VOLUMES: &str = "cryopod.dev/restore-volumes";
     /// `capture`, `skip` or `refuse`.
     pub const VOLUMES: &str = "cryopod.dev/volumes";
     /// `auto`, `full` or `disk`.

@@ -1,5 +1,6 @@
 //! Placing copied disks, and roots of our own for containers whose given root cannot take the checkpoint.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -13,11 +14,35 @@ use crate::scratch::Scratch;
 use crate::store::{BOOT, ID, KIND, Store};
 use crate::tree::{self, Existing};
 
+/// Whether nobody has put anything into a directory; a new file system has its `lost+found`.
+pub(super) fn is_empty(dir: &Path) -> Result<bool, PlaceError> {
+    for entry in fs::read_dir(dir).map_err(PlaceError::io("list", dir))? {
+        let entry = entry.map_err(PlaceError::io("list", dir))?;
+        let fresh = entry.file_name() == "lost+found"
+            && fs::read_dir(entry.path()).is_ok_and(|mut below| below.next().is_none());
+        if !fresh {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Replaces the contents of a volume; what is mounted below it is refused before anything is removed.
 pub(super) fn fill(from: &Path, to: &Path, limits: &Limits) -> Result<(), PlaceError> {
     tree::clear(to)?;
-    tree::copy(from, to, Existing::Refuse, u64::MAX, limits)?;
+    if let Err(error) = tree::copy(from, to, Existing::Refuse, u64::MAX, limits) {
+        empty(to);
+        return Err(error.into());
+    }
     Ok(())
+}
+
+/// Half of something would pass for the whole, and a volume that is not empty would keep a second try out. The error
+/// that led here is the one to report.
+pub(super) fn empty(dir: &Path) {
+    if let Err(error) = tree::clear(dir) {
+        tracing::warn!(dir = %dir.display(), %error, "what a failed restore wrote stays");
+    }
 }
 
 /// Puts a copied root in place.
@@ -30,11 +55,7 @@ pub(super) fn rootfs(
 ) -> Result<RootfsPlacement, PlaceError> {
     match (&request.rootfs, layer, store) {
         (LiveRootfs::Overlay { upper }, true, _) => {
-            if let Err(error) = fill(from, upper, limits) {
-                // Half a layer would pass for a whole one.
-                tree::clear(upper)?;
-                return Err(error);
-            }
+            fill(from, upper, limits)?;
             Ok(RootfsPlacement::InPlace)
         }
         (LiveRootfs::Zfs { dataset }, layer, Store::Zfs(zfs)) => {

@@ -42,6 +42,9 @@ pub struct LiveVolume {
     pub destination: PathBuf,
     /// Directory on the host.
     pub source: PathBuf,
+    /// Whether what is in it may be replaced. Otherwise it has to be empty: somebody else may use it, above all the
+    /// container that was captured.
+    pub replace: bool,
 }
 
 /// Which member of which checkpoint goes where.
@@ -134,6 +137,18 @@ pub enum PlaceError {
         /// The dataset.
         dataset: DatasetName,
     },
+    /// Something is in a volume that may be somebody else's.
+    #[error(
+        "volume {name} is to be brought back into {}, which is not empty, and others may use it: empty it, or say what is \
+         to become of it with the annotation cryopod.dev/restore-volumes: overwrite, or keep",
+        path.display()
+    )]
+    Occupied {
+        /// Name of the captured volume.
+        name: String,
+        /// Directory on the host.
+        path: PathBuf,
+    },
     /// The live dataset is not there.
     #[error("dataset {dataset} of the new container does not exist")]
     Gone {
@@ -156,7 +171,9 @@ impl PlaceError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Member { .. } | Self::Gone { .. } => Kind::NotFound,
-            Self::Incompatible { .. } | Self::Mounted { .. } => Kind::FailedPrecondition,
+            Self::Incompatible { .. } | Self::Mounted { .. } | Self::Occupied { .. } => {
+                Kind::FailedPrecondition
+            }
             Self::Settle(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Journal(error) => error.kind(),

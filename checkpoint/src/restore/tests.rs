@@ -210,7 +210,8 @@ fn volumes_are_filled_once_for_all_containers_of_the_pod() {
     let (world, id, fresh) = with_fresh();
     let volume = tempfile::tempdir().unwrap();
     fs::write(volume.path().join("stale"), "").unwrap();
-    let volumes = [LiveVolume { destination: "/data".into(), source: volume.path().to_owned() }];
+    let volumes =
+        [LiveVolume { destination: "/data".into(), source: volume.path().to_owned(), replace: true }];
     let mut first = request(&id, LiveRootfs::Zfs { dataset: fresh.clone() });
     first.volumes = &volumes;
     let placed = place(&world.store, &world.journal, &first, &none()).unwrap();
@@ -415,8 +416,8 @@ fn a_volume_with_something_mounted_below_is_refused_before_any_is_emptied() {
     fs::write(volume.path().join("mine"), "").unwrap();
     // Nothing below /dev can be a restored volume; it is here for what is mounted there, and must only be looked at.
     let volumes = [
-        LiveVolume { destination: "/data".into(), source: volume.path().to_owned() },
-        LiveVolume { destination: "/data".into(), source: "/dev".into() },
+        LiveVolume { destination: "/data".into(), source: volume.path().to_owned(), replace: true },
+        LiveVolume { destination: "/data".into(), source: "/dev".into(), replace: true },
     ];
     let rootfs = LiveRootfs::Overlay { upper: root.path().to_owned() };
     let request = PlaceRequest { volumes: &volumes, ..request(&id, rootfs) };
@@ -425,6 +426,47 @@ fn a_volume_with_something_mounted_below_is_refused_before_any_is_emptied() {
     assert_eq!(error.kind(), Kind::FailedPrecondition);
     assert!(volume.path().join("mine").exists());
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_volume_that_others_may_use_is_not_emptied() {
+    let world = World::new(StoreKind::Dir);
+    let id = world.capture();
+    let (root, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let live =
+        |replace| [LiveVolume { destination: "/data".into(), source: volume.path().to_owned(), replace }];
+    let rootfs = LiveRootfs::Overlay { upper: root.path().to_owned() };
+    let place_with = |volumes: &[LiveVolume]| {
+        let request = PlaceRequest { volumes, ..request(&id, rootfs.clone()) };
+        place(&world.store, &world.journal, &request, &none())
+    };
+    fs::create_dir(volume.path().join("lost+found")).unwrap();
+    place_with(&live(false)).unwrap();
+    assert!(volume.path().join("count").exists(), "a new file system is empty");
+    fs::write(volume.path().join("mine"), "").unwrap();
+    let error = place_with(&live(false)).unwrap_err();
+    assert!(
+        error.to_string().contains("not empty") && error.to_string().contains("restore-volumes"),
+        "{error}"
+    );
+    assert_eq!(error.kind(), Kind::FailedPrecondition);
+    assert!(volume.path().join("mine").exists());
+    place_with(&live(true)).unwrap();
+    assert!(!volume.path().join("mine").exists());
+}
+
+#[test]
+fn a_restore_that_failed_leaves_its_volumes_empty_for_the_next_try() {
+    let (world, id, fresh) = with_fresh();
+    let volume = tempfile::tempdir().unwrap();
+    let volumes =
+        [LiveVolume { destination: "/data".into(), source: volume.path().to_owned(), replace: false }];
+    let request = PlaceRequest { volumes: &volumes, ..request(&id, LiveRootfs::Zfs { dataset: fresh }) };
+    let hooked = test_hook::fail_at("place.clone", 0);
+    place(&world.store, &world.journal, &request, &none()).unwrap_err();
+    drop(hooked);
+    assert_eq!(fs::read_dir(volume.path()).unwrap().count(), 0);
+    assert_eq!(place(&world.store, &world.journal, &request, &none()).unwrap().volumes, [volume.path()]);
 }
 
 #[test]

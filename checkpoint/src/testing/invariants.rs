@@ -72,7 +72,8 @@ impl World {
         let manifest = self.store.manifest(id, &none()).unwrap();
         let mut counts = BTreeSet::new();
         let volume = tempfile::tempdir().unwrap();
-        let volumes = [LiveVolume { destination: "/data".into(), source: volume.path().to_owned() }];
+        let volumes =
+            [LiveVolume { destination: "/data".into(), source: volume.path().to_owned(), replace: false }];
         let mut filled: Vec<PathBuf> = Vec::new();
         for record in &manifest.members {
             let member = record.member.name.as_str();

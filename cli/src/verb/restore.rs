@@ -226,7 +226,8 @@ fn volumes(bundle: &Path, record: &MemberRecord, args: &RestoreArgs) -> Result<V
         if entries.count() > 0 && !args.overwrite_volumes {
             return Err(Error::VolumeInUse { name: name.clone(), path: source });
         }
-        live.push(LiveVolume { destination: destination.clone(), source });
+        // Looked at above.
+        live.push(LiveVolume { destination: destination.clone(), source, replace: true });
     }
     Ok(live)
 }

@@ -158,6 +158,11 @@ impl Placing<'_> {
         mine.iter().filter(stays).cloned().collect()
     }
 
+    /// Whether the volume was filled for a container of this pod.
+    pub fn was_filled(&self, volume: &Path) -> bool {
+        self.volumes.as_ref().is_some_and(|volumes| volumes.contains_key(volume))
+    }
+
     /// Remembers that the container was placed: with volumes that it found, and with those that were filled for it.
     ///
     /// # Errors

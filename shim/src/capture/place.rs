@@ -13,7 +13,8 @@ use cryopod_checkpoint::manifest::Manifest;
 use cryopod_checkpoint::restore::{self, LiveRootfs, LiveVolume, PlaceRequest, Replacement, RootfsPlacement};
 use cryopod_checkpoint::target::TcpPolicy;
 use cryopod_command::Limits;
-use cryopod_runtime::spec::{ContainerType, Spec, annotation};
+use cryopod_runtime::disk::{self, Class, SourceKind};
+use cryopod_runtime::spec::{ContainerType, Mount as SpecMount, Spec, annotation};
 use cryopod_runtime::{connections, node_facts};
 
 use super::{DoorError, Node};
@@ -129,9 +130,10 @@ pub fn place(
         tracing::info!(id, name, checkpoint, known, "not in the checkpoint: started afresh");
         return Ok(fresh);
     }
-    let volumes = volumes(&spec);
-    let mine: Vec<PathBuf> = volumes.iter().map(|volume| volume.source.clone()).collect();
+    let policy = volume_policy(&spec)?;
     let placing = marks.placing(new.brief, id)?;
+    let volumes = volumes(&spec, policy, &|volume| placing.was_filled(volume));
+    let mine: Vec<PathBuf> = volumes.iter().map(|volume| volume.source.clone()).collect();
     let kept = placing.kept(&mine, &in_use(new.neighbours));
     let facts = node_facts::read(&node.config.criu.path, limits);
     let request = PlaceRequest {
@@ -171,16 +173,52 @@ fn is_other(manifest: &Manifest, spec: &Spec, name: &str) -> bool {
         && manifest.members.iter().any(|record| of_pod(&Spec::from_value(record.member.spec.clone())))
 }
 
+/// What a pod wants with volumes that are not its own alone, and are not empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum VolumePolicy {
+    Refuse,
+    Overwrite,
+    Keep,
+}
+
+fn volume_policy(spec: &Spec) -> Result<VolumePolicy, DoorError> {
+    match spec.annotation(annotation::RESTORE_VOLUMES).unwrap_or("refuse") {
+        "refuse" => Ok(VolumePolicy::Refuse),
+        "overwrite" => Ok(VolumePolicy::Overwrite),
+        "keep" => Ok(VolumePolicy::Keep),
+        other => {
+            let (value, expected) = (other.to_owned(), "refuse, overwrite or keep");
+            Err(DoorError::Choice { what: annotation::RESTORE_VOLUMES, value, expected })
+        }
+    }
+}
+
+/// The directories that captured volumes may be brought back into. An emptyDir is the pod's own, whatever an init
+/// container has left there; so is what was brought back for this pod before (`filled`). Any other may be used by
+/// somebody else at this moment, even by the pod that was captured.
+fn volumes(spec: &Spec, policy: VolumePolicy, filled: &dyn Fn(&Path) -> bool) -> Vec<LiveVolume> {
+    let live = |mount: SpecMount| {
+        let own = match disk::classify(&mount, SourceKind::Directory) {
+            Class::EmptyDir => true,
+            Class::Other if policy == VolumePolicy::Keep => return None,
+            Class::Other => filled(&mount.source) || policy == VolumePolicy::Overwrite,
+            // Read only, or written by kubelet.
+            Class::Live | Class::File => return None,
+        };
+        Some(LiveVolume { destination: mount.destination, source: mount.source, replace: own })
+    };
+    directories(spec).filter_map(live).collect()
+}
+
 /// The directories of the host that a container has mounted.
-fn volumes(spec: &Spec) -> Vec<LiveVolume> {
-    let mounts = spec.mounts().into_iter().filter(|mount| mount.is_bind() && mount.source.is_dir());
-    mounts.map(|mount| LiveVolume { destination: mount.destination, source: mount.source }).collect()
+fn directories(spec: &Spec) -> impl Iterator<Item = SpecMount> + use<> {
+    spec.mounts().into_iter().filter(|mount| mount.is_bind() && mount.source.is_dir())
 }
 
 /// What containers with these bundles have mounted. One whose bundle is gone has nothing any more.
 fn in_use(bundles: &[PathBuf]) -> BTreeSet<PathBuf> {
     let specs = bundles.iter().filter_map(|bundle| Spec::of_bundle(bundle).ok());
-    specs.flat_map(|spec| volumes(&spec)).map(|volume| volume.source).collect()
+    specs.flat_map(|spec| directories(&spec)).map(|mount| mount.source).collect()
 }
 
 /// Whether established TCP connections go on in this pod: if its maker wanted it, and all of them can.
@@ -224,10 +262,54 @@ fn instead_mount(instead: &Replacement) -> Mount {
 mod tests {
     use std::fs;
 
+    use serde_json::json;
+
     use super::*;
 
     fn wish(brief: &Brief, id: &str) -> Result<Option<Wish>, DoorError> {
         super::wish(&Marks::at("/nonexistent", "/nonexistent"), brief, id)
+    }
+
+    #[test]
+    fn only_what_is_the_pods_own_is_replaced_and_nothing_that_is_read_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |below: &str| {
+            let path = dir.path().join(below);
+            fs::create_dir_all(&path).unwrap();
+            path
+        };
+        let empty_dir = make("kubelet/pods/u/volumes/kubernetes.io~empty-dir/cache");
+        let claim = make("kubelet/pods/u/volumes/kubernetes.io~csi/pvc/mount");
+        let (host, frozen) = (make("srv"), make("frozen"));
+        let mount = |to: &str, from: &Path, mode: &str| json!({"destination": to, "source": from, "type": "bind", "options": ["rbind", mode]});
+        let spec = |policy: &str| {
+            Spec::from_value(json!({
+                "annotations": {"cryopod.dev/restore-volumes": policy},
+                "mounts": [
+                    mount("/cache", &empty_dir, "rw"),
+                    mount("/claim", &claim, "rw"),
+                    mount("/host", &host, "rw"),
+                    mount("/frozen", &frozen, "ro"),
+                ],
+            }))
+        };
+        let live = |policy: &str, filled: &Path| {
+            let spec = spec(policy);
+            let live = volumes(&spec, volume_policy(&spec).unwrap(), &|volume| volume == filled);
+            live.into_iter().map(|it| (it.destination.display().to_string(), it.replace)).collect::<Vec<_>>()
+        };
+        let wanted = |claim, host| {
+            let all = [("/cache", true), ("/claim", claim), ("/host", host)];
+            all.map(|(to, replace)| (to.to_owned(), replace)).to_vec()
+        };
+        let none = Path::new("/nowhere");
+        assert_eq!(live("refuse", none), wanted(false, false));
+        assert_eq!(live("refuse", &claim), wanted(true, false), "brought back before, for this pod");
+        assert_eq!(live("overwrite", none), wanted(true, true));
+        assert_eq!(live("keep", none), [("/cache".to_owned(), true)]);
+        let error = volume_policy(&spec("always")).unwrap_err().to_string();
+        assert!(error.contains("restore-volumes") && error.contains("keep"), "{error}");
+        assert_eq!(directories(&spec("keep")).count(), 4, "all of them may be in use by a neighbour");
     }
 
     fn brief(annotations: &str) -> Brief {
