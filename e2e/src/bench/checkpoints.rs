@@ -13,12 +13,13 @@ use serde_json::{Value, json};
 use super::{Figure, Sizes, median};
 use crate::crictl::{Container, Pod, Spec};
 use crate::shell::{eventually, exec_ok, ok};
-use crate::suite::Failure;
+use crate::suite::{Failure, ensure};
 
-/// Writes the file, then steps every 5 ms and notes the longest gap in milliseconds since the marker was made.
+/// Writes the file, then steps every 5 ms and notes the longest gap in milliseconds since the marker was made, and a token
+/// that it has in memory alone.
 const APP: &str = r"
 import os, sys, time
-mib = int(sys.argv[1])
+mib, life = int(sys.argv[1]), os.urandom(8).hex()
 block = os.urandom(1 << 20)
 with open('/data/big', 'wb') as f:
     for i in range(mib):
@@ -33,7 +34,7 @@ while True:
     if os.path.exists('/data/reset'):
         os.unlink('/data/reset'); worst = 0.0
     if now - written > 0.5:
-        with open('/data/gap.tmp', 'w') as f: f.write('%f' % (worst * 1000))
+        with open('/data/gap.tmp', 'w') as f: f.write('%f %s' % (worst * 1000, life))
         os.rename('/data/gap.tmp', '/data/gap'); written = now
     time.sleep(0.005)
 ";
@@ -52,18 +53,24 @@ struct Sample {
 pub fn figures(sizes: &Sizes) -> Result<Vec<Figure>, Failure> {
     let mut large = Vec::new();
     let mut small = Vec::new();
-    for _ in 0..sizes.runs {
-        large.push(ours(sizes.large_mib)?);
-        small.push(ours(sizes.small_mib)?);
+    let mut theirs = Vec::new();
+    // In turn, so that a slow spell of the machine meets both sides.
+    for run in 0..sizes.runs.max(sizes.stock_large_runs) {
+        if run < sizes.runs {
+            large.push(ours(sizes.large_mib)?);
+            small.push(ours(sizes.small_mib)?);
+        }
+        if run < sizes.stock_large_runs {
+            theirs.push(stock(sizes.large_mib)?);
+        }
     }
-    let stock = (0..sizes.stock_large_runs).map(|_| stock(sizes.large_mib)).collect::<Result<Vec<_>, _>>()?;
     let of = |samples: &[Sample], what: fn(&Sample) -> f64| samples.iter().map(what).collect::<Vec<_>>();
     let figure = |key, what: String, get: fn(&Sample) -> f64, target| Figure {
         key,
         what,
         unit: "ms",
         ours: of(&large, get),
-        stock: of(&stock, get),
+        stock: of(&theirs, get),
         target: Some(target),
         middle: median,
     };
@@ -134,30 +141,36 @@ fn start(handler: &str, mib: u32) -> Result<(Pod, Container), Failure> {
     Ok((pod, container))
 }
 
-fn gap(container: &Container) -> Result<f64, Failure> {
-    std::thread::sleep(Duration::from_millis(1500));
+/// What the application has noted: its longest stop, and its token.
+fn note(container: &Container) -> Result<(f64, String), Failure> {
     let path = format!("/proc/{}/root/data/gap", container.pid()?);
     let text = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
-    text.trim().parse().map_err(|e| format!("{path}: {text:?}: {e}"))
+    let fields = text.split_once(' ').and_then(|(gap, life)| Some((gap.parse().ok()?, life.to_owned())));
+    fields.ok_or_else(|| format!("{path}: {text:?}"))
+}
+
+fn gap(container: &Container) -> Result<(f64, String), Failure> {
+    std::thread::sleep(Duration::from_millis(1500));
+    note(container)
 }
 
 fn ours(mib: u32) -> Result<Sample, Failure> {
     let (pod, container) = start("cryopod", mib)?;
     let begin = Instant::now();
-    let text = exec_ok(&["cryopod", "-o", "json", "checkpoint", &pod.id])?;
+    let text = exec_ok(&["cryopod", "-o", "json", "checkpoint", "--mode", "full", &pod.id])?;
     let value: Value = serde_json::from_str(&text).map_err(|e| format!("cryopod checkpoint: {e}: {text}"))?;
     let id = value["id"].as_str().ok_or_else(|| format!("no id in {text}"))?.to_owned();
     let total = begin.elapsed().as_secs_f64() * 1000.0;
     exec_ok(&["cryopod", "settle", &id])?;
     let settled = begin.elapsed().as_secs_f64() * 1000.0;
-    let freeze = gap(&container)?;
+    let (freeze, life) = gap(&container)?;
     pod.remove()?;
     let annotations = BTreeMap::from([("cryopod.dev/restore-from".to_owned(), id.clone())]);
     let pod = Pod::run_with("cryopod", "restored", &annotations, &json!({}))?;
     let begin = Instant::now();
     let container = pod.start(&app(mib).with(&json!({"annotations": annotations})))?;
     let restore = begin.elapsed().as_secs_f64() * 1000.0;
-    alive(&container)?;
+    alive(&container, &life)?;
     pod.remove()?;
     exec_ok(&["cryopod", "checkpoints", "delete", &id])?;
     Ok(Sample { freeze, total, settled, restore })
@@ -169,7 +182,7 @@ fn stock(mib: u32) -> Result<Sample, Failure> {
     let begin = Instant::now();
     exec_ok(&["crictl", "--timeout", "1800s", "checkpoint", "--export", archive, &container.id])?;
     let total = begin.elapsed().as_secs_f64() * 1000.0;
-    let freeze = gap(&container)?;
+    let (freeze, life) = gap(&container)?;
     pod.remove()?;
     let pod = Pod::run("runc-overlay", "restored")?;
     let mut spec = app(mib);
@@ -177,18 +190,20 @@ fn stock(mib: u32) -> Result<Sample, Failure> {
     let begin = Instant::now();
     let container = pod.start(&spec)?;
     let restore = begin.elapsed().as_secs_f64() * 1000.0;
-    alive(&container)?;
+    alive(&container, &life)?;
     pod.remove()?;
     ok(&format!("rm -f {archive}"))?;
     Ok(Sample { freeze, total, settled: total, restore })
 }
 
-/// The restored application goes on: it rewrites its note.
-fn alive(container: &Container) -> Result<(), Failure> {
+/// The restored application goes on, with the memory that it had: it rewrites its note.
+fn alive(container: &Container, life: &str) -> Result<(), Failure> {
     let path = format!("/proc/{}/root/data/gap", container.pid()?);
     let written = || fs::metadata(&path).and_then(|m| m.modified()).map_err(|e| format!("{path}: {e}"));
     let before = written()?;
     eventually("the restored application goes on", Duration::from_secs(20), || {
         Ok((written()? != before).then_some(()))
-    })
+    })?;
+    let (_, now) = note(container)?;
+    ensure(now == life, || format!("the restored application has token {now}, not {life}: it began afresh"))
 }
