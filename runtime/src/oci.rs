@@ -5,6 +5,7 @@
 //! the state is never asked for. Memory capture and return are in `dump` and `restore`; CRIU itself in [`crate::criu`].
 
 mod argv;
+mod dialect;
 mod dump;
 mod known;
 mod launch;
@@ -26,6 +27,7 @@ use crate::error::Error;
 use crate::process::Process;
 use crate::spec::Spec;
 use argv::Argv;
+use dialect::{Asked, Dialect};
 pub(crate) use dump::settle_container;
 use known::{Known, Registry};
 
@@ -83,12 +85,18 @@ pub struct OciBackend {
     options: OciOptions,
     name: String,
     known: Registry,
+    asked: Asked,
 }
 
 impl OciBackend {
     /// A backend for one runtime; touches nothing.
     pub fn new(options: OciOptions) -> Self {
-        Self { name: format!("oci/{}", options.name), options, known: Registry::default() }
+        Self {
+            name: format!("oci/{}", options.name),
+            options,
+            known: Registry::default(),
+            asked: Asked::default(),
+        }
     }
 
     /// How the runtime is called.
@@ -213,8 +221,8 @@ impl Backend for OciBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let captures = matches!(self.options.name.as_str(), "crun" | "runc")
-            && version::find(&self.options.criu).is_some();
+        let captures = version::find(&self.options.criu).is_some()
+            && self.asked.dialect(&self.options) != Dialect::Other;
         Capabilities {
             memory_checkpoint: captures,
             pre_dump: captures,

@@ -50,9 +50,13 @@ impl Stage {
     }
 }
 
-/// How long the hook waits for the answer. The work has its own, shorter limits; this only ends a hook whose server
-/// hangs, so that CRIU rolls back and the container runs on.
+/// Environment variable that says how many seconds the hook waits for the answer. The work has its own limits; this only
+/// ends a hook whose server hangs, so that CRIU rolls back and the container runs on.
+pub const PATIENCE_ENV: &str = "CRYOPOD_HOOK_PATIENCE";
+/// Where nobody says it.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// What the work may take longer than its limits, to take back what it had begun.
+const BEYOND: Duration = Duration::from_secs(30);
 /// How long the server waits for a connected hook's question, one line.
 const QUESTION: Duration = Duration::from_secs(5);
 /// The longest line in either direction.
@@ -65,6 +69,11 @@ struct Question {
     images: String,
 }
 
+/// Seconds for [`PATIENCE_ENV`], for work within these limits.
+pub fn patience(limits: &Limits) -> String {
+    limits.remaining().map_or(PATIENCE, |left| left.saturating_add(BEYOND)).as_secs().to_string()
+}
+
 /// The hook program: 0 lets CRIU go on, 1 makes it roll back.
 pub fn main() -> i32 {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
@@ -75,7 +84,8 @@ pub fn main() -> i32 {
     let socket = variable(SOCKET_ENV);
     let question =
         Question { stage, pid: variable("CRTOOLS_INIT_PID"), images: variable("CRTOOLS_IMAGE_DIR") };
-    match ask(Path::new(&socket), &question) {
+    let patience = variable(PATIENCE_ENV).parse().map_or(PATIENCE, Duration::from_secs).max(BEYOND);
+    match ask(Path::new(&socket), &question, patience) {
         Ok(()) => 0,
         Err(text) => {
             eprintln!("{NAME}: {text}");
@@ -91,10 +101,10 @@ pub fn is_hook() -> bool {
         .is_some_and(|name| Path::new(&name).file_name().is_some_and(|file| file == NAME))
 }
 
-fn ask(socket: &Path, question: &Question) -> Result<(), String> {
+fn ask(socket: &Path, question: &Question, patience: Duration) -> Result<(), String> {
     let told = |error: io::Error| format!("cannot ask {}: {error}", socket.display());
     let mut stream = UnixStream::connect(socket).map_err(told)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(told)?;
+    stream.set_read_timeout(Some(patience)).map_err(told)?;
     let line = serde_json::to_string(question).map_err(|error| told(error.into()))?;
     stream.write_all(format!("{line}\n").as_bytes()).map_err(told)?;
     match read_line(&stream).map_err(told)?.split_once(' ').unwrap_or(("ok", "")) {
@@ -210,6 +220,13 @@ mod tests {
     }
 
     #[test]
+    fn the_hook_waits_a_little_longer_than_the_work_may_take() {
+        assert_eq!(patience(&Limits::none()), "180");
+        let seconds: u64 = patience(&Limits::within(Duration::from_secs(300))).parse().unwrap();
+        assert!((320..=330).contains(&seconds), "{seconds}");
+    }
+
+    #[test]
     fn the_work_runs_once_however_often_the_hook_is_called() {
         let (_dir, socket, server) = server();
         let runs = AtomicU32::new(0);
@@ -217,7 +234,8 @@ mod tests {
             runs.fetch_add(1, Ordering::SeqCst);
             Ok(())
         };
-        let answers = server.serve(&work, || [ask(&socket, &question()), ask(&socket, &question())]);
+        let answers = server
+            .serve(&work, || [ask(&socket, &question(), PATIENCE), ask(&socket, &question(), PATIENCE)]);
         assert_eq!(answers, [Ok(()), Ok(())]);
         assert_eq!(runs.load(Ordering::SeqCst), 1);
         assert_eq!(server.outcome(), Some(Ok(())));
@@ -227,7 +245,7 @@ mod tests {
     fn work_that_fails_makes_the_hook_fail_with_its_words() {
         let (_dir, socket, server) = server();
         let work = || Err("snapshot failed:\nout of space".to_owned());
-        let answer = server.serve(&work, || ask(&socket, &question()));
+        let answer = server.serve(&work, || ask(&socket, &question(), PATIENCE));
         assert_eq!(answer, Err("snapshot failed:; out of space".to_owned()));
     }
 
@@ -235,7 +253,7 @@ mod tests {
     fn at_another_stage_criu_goes_on_and_the_work_waits_for_its_own() {
         let (_dir, socket, server) = server();
         let early = Question { stage: Stage::PreResume.name().into(), ..question() };
-        server.serve(&|| Err("too early".to_owned()), || assert_eq!(ask(&socket, &early), Ok(())));
+        server.serve(&|| Err("too early".to_owned()), || assert_eq!(ask(&socket, &early, PATIENCE), Ok(())));
         assert_eq!(server.outcome(), None);
     }
 
@@ -256,12 +274,12 @@ mod tests {
         drop(server);
         let error = read_line(&late).expect_err("nobody answers");
         assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "it would have waited: {error}");
-        assert!(ask(&socket, &question()).is_err());
+        assert!(ask(&socket, &question(), PATIENCE).is_err());
     }
 
     #[test]
     fn a_hook_without_a_server_fails() {
-        assert!(ask(Path::new("/nonexistent/hook.sock"), &question()).is_err());
+        assert!(ask(Path::new("/nonexistent/hook.sock"), &question(), PATIENCE).is_err());
     }
 
     #[test]

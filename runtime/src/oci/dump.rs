@@ -75,6 +75,7 @@ impl OciBackend {
         let server = Server::bind(&operation.socket(), Stage::PostDump)?;
         let argv = self.global().dump(id, &images.dir, operation.dir(), images.parent.as_deref());
         let command = self.criu_command(id, &argv, &config).env(hook::SOCKET_ENV, operation.socket());
+        let command = command.env(hook::PATIENCE_ENV, hook::patience(limits));
         let work = || {
             fault::step("runtime.hook").map_err(|error| error.to_string())?;
             at_instant()

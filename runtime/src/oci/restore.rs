@@ -18,6 +18,7 @@ use nix::libc::SIGKILL;
 use nix::mount::{MntFlags, umount2};
 
 use super::argv::RestorePaths;
+use super::dialect::Dialect;
 use super::known::Known;
 use super::launch::{Scratch, Streams};
 use super::{CLEANUP, OciBackend, said};
@@ -80,7 +81,9 @@ impl OciBackend {
         let ran = match &hook {
             None => headless::watched(id, || command.run(limits)),
             Some((_, server)) => {
-                let command = command.env(hook::SOCKET_ENV, operation.socket());
+                let command = command
+                    .env(hook::SOCKET_ENV, operation.socket())
+                    .env(hook::PATIENCE_ENV, hook::patience(limits));
                 let freeze = || cgroup.begin_freeze().map_err(|error| error.to_string());
                 server.serve(&freeze, || headless::watched(id, || command.run(limits)))
             }
@@ -116,7 +119,11 @@ impl OciBackend {
     /// Where CRIU is to put the tasks: crun has them in a group below systemd's scope.
     fn cgroup_root(&self, cgroup: &Cgroup, systemd: bool) -> String {
         let root = cgroup.relative();
-        if systemd && self.options.name == "crun" { format!("{root}/container") } else { root }
+        if systemd && self.asked.dialect(&self.options) == Dialect::Crun {
+            format!("{root}/container")
+        } else {
+            root
+        }
     }
 
     /// The restored init, if it is where it belongs.
