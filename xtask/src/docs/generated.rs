@@ -39,7 +39,7 @@ fn reference(root: &Path, until: Instant) -> Result<Value, String> {
         "run",
         "--quiet",
         "--package",
-        "cryopod-runtime",
+        "cryopod-shim",
         "--example",
         "reference",
     ]);
@@ -123,7 +123,7 @@ fn refusals(codes: &Value) -> Result<String, String> {
          the dump finds out\nis rolled back. The pod runs on. The message has the code, what is in the way and what to do.\n\n\
          With mode `auto` a refusal of the memory, also for lack of room or by the dump, makes a checkpoint of the disks \
          alone, and says\nso: the pod is frozen once more then, for the disks. With mode `full` it is an error. A refusal of \
-         the disks (`copy-…`,\n`volume-…`, `bad-annotation`) is an error in every mode. The exit code is 6, see [exit codes](exit-codes.md).\n\n| code | meaning |\n|---|---|\n"
+         the disks (`copy-…`,\n`volume-…`, `bad-annotation`) is an error in every mode. The exit code is 6, for lack of\nspace 9, see [exit codes](exit-codes.md).\n\n| code | meaning |\n|---|---|\n"
     );
     for (code, meaning) in codes {
         page.push_str(&format!("| `{code}` | {} |\n", meaning.as_str().unwrap_or_default()));

@@ -7,6 +7,7 @@ use cryopod_checkpoint::{fault, refusal};
 use cryopod_runtime::config::Config;
 use cryopod_runtime::criu::advice;
 use cryopod_runtime::{fault as runtime_fault, preflight};
+use cryopod_shim::capture;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let refusals: BTreeMap<&str, &str> =
@@ -14,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let reference = serde_json::json!({
         "config": Config::default(),
         "refusals": refusals,
-        "faults": { "checkpoint": fault::STEPS, "runtime": runtime_fault::STEPS },
+        "faults": { "checkpoint": fault::STEPS, "runtime": runtime_fault::STEPS, "shim": capture::STEPS },
     });
     println!("{}", serde_json::to_string_pretty(&reference)?);
     Ok(())
