@@ -70,6 +70,10 @@ pub(crate) fn prepare(cache: &Cache) -> Result<(), Error> {
     if !Path::new("/usr/lib/x86_64-linux-gnu/libc.a").exists() {
         packages.push("libc6-dev");
     }
+    // On a host of another distribution.
+    if !Path::new(KEYRING).exists() {
+        packages.push("debian-archive-keyring");
+    }
     let mut newer: Vec<&str> = Vec::new();
     if qemu_major().is_none_or(|major| major < OLDEST_QEMU) {
         newer.extend(["qemu-system-x86", "qemu-utils"]);

@@ -35,14 +35,7 @@ pub(super) fn pages(root: &Path, until: Instant) -> Result<Vec<(String, String)>
 /// What the code says about itself.
 fn reference(root: &Path, until: Instant) -> Result<Value, String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root).args([
-        "run",
-        "--quiet",
-        "--package",
-        "cryopod-shim",
-        "--example",
-        "reference",
-    ]);
+    cargo.current_dir(root).args(["run", "--quiet", "--package", "cryopod-shim", "--example", "reference"]);
     let mut text = String::new();
     let end = stream::stream_stdout(cargo, until, |line| {
         text.push_str(line);

@@ -2,9 +2,10 @@
 //!
 //! A usable /dev/kvm says little: nested in some hypervisors it opens, starts a machine and then fails on the first
 //! instruction that it would have to emulate. So the node's own kernel is booted up to the first line of its initial
-//! RAM disk. The answer is kept for as long as host kernel and emulator are the same.
+//! RAM disk. The answer is kept for as long as host kernel and emulator are the same; a no for a day.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use cryopod_command::{Command, Limits};
@@ -16,6 +17,7 @@ use crate::recipe::Recipe;
 
 const ALIVE: &str = "node.probe: alive";
 const PATIENCE: Duration = Duration::from_secs(20);
+const ASKED_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// How guest code is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +56,8 @@ impl Accelerator {
             cache.root().join(format!("accelerator-{}", Recipe::default().text(kernel).text(emulator).key()));
         match fs::read_to_string(&answer).as_deref() {
             Ok("kvm") => return Self::Kvm,
-            Ok("tcg") => return Self::Tcg,
+            // A host that was busy for a moment may only have been too slow.
+            Ok("tcg") if is_younger(&answer, ASKED_AGAIN) => return Self::Tcg,
             _ => {}
         }
         let found = if Self::Kvm.boots(image) { Self::Kvm } else { Self::Tcg };
@@ -88,4 +91,9 @@ impl Accelerator {
             .run(&Limits::within(PATIENCE));
         output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(ALIVE))
     }
+}
+
+fn is_younger(file: &Path, than: Duration) -> bool {
+    let modified = fs::metadata(file).and_then(|meta| meta.modified()).ok();
+    modified.and_then(|time| time.elapsed().ok()).is_some_and(|age| age < than)
 }
