@@ -3,6 +3,7 @@
 //!
 //! `cryopod-e2e SUITE [--full] [FILTER…]` runs a suite and ends with `N passed, N failed`; exit code 1 if one failed.
 //! `cryopod-e2e power-prepare` brings the node into the state in which the power is cut for the suite `power`.
+//! `cryopod-e2e nodes-prepare` captures what the suite `nodes` brings back on another node.
 //! `cryopod-e2e demo` tells the story of one pod.
 //! Tests run one after the other: they share a node. `cryopod-e2e bench [--json] [--quick]` compares and judges nothing.
 
@@ -43,6 +44,9 @@ fn main() -> ExitCode {
     }
     if name == "power-prepare" {
         return suites::power::prepare();
+    }
+    if name == "nodes-prepare" {
+        return suites::nodes::prepare();
     }
     if name == "bench" {
         return bench::main(&rest);

@@ -4,6 +4,7 @@ mod checkpoint;
 mod critest;
 mod faults;
 mod matrix;
+pub mod nodes;
 mod oci;
 pub mod power;
 
@@ -11,7 +12,7 @@ use crate::suite::Suite;
 
 /// Their names, in the order in which `cargo xtask test` runs them.
 pub fn names() -> Vec<&'static str> {
-    vec!["oci", "checkpoint", "matrix", "faults", "power", "critest"]
+    vec!["oci", "checkpoint", "matrix", "faults", "power", "nodes", "critest"]
 }
 
 /// The tests of one suite; `full` adds the long ones.
@@ -22,6 +23,7 @@ pub fn build(name: &str, full: bool) -> Option<Suite> {
         "matrix" => Some(matrix::suite(full)),
         "faults" => Some(faults::suite(full)),
         "power" => Some(power::suite(full)),
+        "nodes" => Some(nodes::suite(full)),
         "critest" => Some(critest::suite(full)),
         _ => None,
     }

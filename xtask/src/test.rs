@@ -58,6 +58,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let mut inside = Inside::new(&cache, options.node.as_deref());
     let mut outcomes: Vec<(&str, Outcome)> = Vec::new();
     for suite in &chosen {
+        if suite.only_full && !options.full && options.suite.is_empty() {
+            let mut outcome = Outcome::default();
+            outcome.left_out.push("all of it".into());
+            outcomes.push((suite.name, outcome));
+            continue;
+        }
         let start = Instant::now();
         println!("\n== {}: {} ==", suite.name, suite.about);
         let mut outcome = match (sys::interrupted(), deadline.filter(|end| start >= *end)) {

@@ -1,6 +1,7 @@
 //! Suites that run inside the node: it is made once, fresh, and shared by them; a suite that takes it down with it gets
 //! the next one a fresh one.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::outcome::{Outcome, Reader};
@@ -10,6 +11,8 @@ use crate::node::Node;
 use crate::session::Session;
 use crate::{report, stream};
 
+/// Where `cryopod-e2e nodes-prepare` leaves what its suite has to know.
+const NODES_NOTE: &str = "/var/lib/cryopod-e2e/nodes.json";
 /// For `timeout` in the node to end the suite before we cut the connection.
 const SLACK: Duration = Duration::from_secs(45);
 
@@ -45,17 +48,25 @@ impl<'a> Inside<'a> {
         let until = Instant::now() + wish.budget;
         let until = wish.deadline.map_or(until, |deadline| until.min(deadline));
         let mut outcome = Outcome::default();
+        // Thrown away with the suite.
+        let mut other = Session::new(self.cache, "test-other", None);
         for argv in programs {
-            if argv.first() != Some(&suites::CUT_POWER) {
-                outcome.add(run(&node, argv, wish, until));
-                continue;
-            }
-            match self.power_cycle(until) {
-                Ok(booted) => node = booted,
-                Err(why) => {
-                    outcome.fail(format!("the node does not come back after a power cut: {why}"));
-                    return outcome;
-                }
+            match argv.first() {
+                Some(&suites::CUT_POWER) => match self.power_cycle(until) {
+                    Ok(booted) => node = booted,
+                    Err(why) => {
+                        outcome.fail(format!("the node does not come back after a power cut: {why}"));
+                        return outcome;
+                    }
+                },
+                Some(&suites::OTHER_NODE) => match carry(&node, &mut other, until) {
+                    Ok(booted) => node = booted,
+                    Err(why) => {
+                        outcome.fail(format!("nothing arrives on another node: {why}"));
+                        return outcome;
+                    }
+                },
+                _ => outcome.add(run(&node, argv, wish, until)),
             }
         }
         if outcome.failed > 0 {
@@ -106,6 +117,31 @@ impl<'a> Inside<'a> {
         }
         Err(format!("cryopod-e2e has suites that are not in the table: {}", self.unknown.join(", ")))
     }
+}
+
+/// Boots the other node and carries over what `cryopod-e2e nodes-prepare` left on the first, as an administrator would:
+/// one pipe from node to node, over the network that both are on.
+fn carry(first: &Node, other: &mut Session<'_>, until: Instant) -> Result<Node, String> {
+    let failed = |error: &dyn std::error::Error| report::chain(error);
+    let second = other.make(&[], Some(until)).map_err(|error| failed(&error))?;
+    first.script(&format!("ping -c 1 -W 10 {}", second.address())).map_err(|error| failed(&error))?;
+    let note = first.script(&format!("cat {NODES_NOTE}")).map_err(|error| failed(&error))?;
+    let parsed: serde_json::Value = serde_json::from_str(&note).map_err(|error| failed(&error))?;
+    let id = parsed["checkpoint"].as_str().ok_or("the note names no checkpoint")?;
+    let mut export = first.command(["cryopod", "checkpoints", "export", id]);
+    let mut export = export.stdout(Stdio::piped()).spawn().map_err(|error| failed(&error))?;
+    let stream = export.stdout.take().ok_or("the export has no output")?;
+    let mut import = second.command(["cryopod", "checkpoints", "import", "-"]);
+    let import = import.stdin(stream).status().map_err(|error| failed(&error))?;
+    let export = export.wait().map_err(|error| failed(&error))?;
+    if !export.success() || !import.success() {
+        return Err(format!("export ended with {export}, import with {import}; what they said is above"));
+    }
+    let place =
+        format!("mkdir -p $(dirname {NODES_NOTE}); printf %s {} > {NODES_NOTE}", crate::quote::line([&note]));
+    second.script(&place).map_err(|error| failed(&error))?;
+    println!("{id} is on another node now ({})", second.address());
+    Ok(second)
 }
 
 fn run(node: &Node, argv: &[&str], wish: &Wish<'_>, until: Instant) -> Outcome {

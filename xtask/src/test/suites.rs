@@ -8,6 +8,9 @@ pub(super) const E2E: &str = "cryopod-e2e";
 /// Not a program of the node: its power is cut and it boots again.
 pub(super) const CUT_POWER: &str = "cut-power";
 
+/// Not a program of the node: another node is booted, what was prepared is carried over, and the rest runs there.
+pub(super) const OTHER_NODE: &str = "other-node";
+
 /// Where a suite runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -25,6 +28,8 @@ pub(super) struct Suite {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
     pub(super) place: Place,
+    /// Left out of a run of everything without `--full`, since it needs minutes before its first test.
+    pub(super) only_full: bool,
     /// A suite that is not done by then hangs: several times what it takes on two emulated processors.
     pub(super) budget: Duration,
 }
@@ -39,12 +44,14 @@ pub(super) const SUITES: &[Suite] = &[
         name: "unit",
         about: "formatting, lints, unit, property and doc tests of every crate",
         place: Place::Cargo,
+        only_full: false,
         budget: minutes(40),
     },
     Suite {
         name: "docs",
         about: "links, quoted command lines, marked examples, generated pages",
         place: Place::Docs,
+        only_full: false,
         budget: minutes(10),
     },
     Suite {
@@ -55,42 +62,56 @@ pub(super) const SUITES: &[Suite] = &[
             &["zfs-conformance", "tables", "tank/conformance"],
             &["zfs-conformance", "lzc", "tank/conformance"],
         ]),
+        only_full: false,
         budget: minutes(15),
     },
     Suite {
         name: "oci",
         about: "the Task API by CRI and ctr, on crun and runc: life, streams, limits, restarts, crashes",
         place: Place::Node(&[&[E2E, "oci"]]),
+        only_full: false,
         budget: minutes(30),
     },
     Suite {
         name: "checkpoint",
         about: "capture, store and restore of pods and bundles, by every front door",
         place: Place::Node(&[&[E2E, "checkpoint"]]),
+        only_full: false,
         budget: minutes(40),
     },
     Suite {
         name: "matrix",
         about: "workloads by runtime: checkpoint, restore, go on",
         place: Place::Node(&[&[E2E, "matrix"]]),
+        only_full: false,
         budget: minutes(20),
     },
     Suite {
         name: "faults",
         about: "every named step fails, every process is killed: after recovery nothing is lost or left over",
         place: Place::Node(&[&[E2E, "faults"]]),
+        only_full: false,
         budget: minutes(30),
     },
     Suite {
         name: "power",
         about: "the power is cut in the middle of a capture, a restore and a settling; what was committed comes back",
         place: Place::Node(&[&[E2E, "power-prepare"], &[CUT_POWER], &[E2E, "power"]]),
+        only_full: false,
         budget: minutes(12),
+    },
+    Suite {
+        name: "nodes",
+        about: "a pod that was captured on one node goes on, on another one",
+        place: Place::Node(&[&[E2E, "nodes-prepare"], &[OTHER_NODE], &[E2E, "nodes"]]),
+        only_full: true,
+        budget: minutes(15),
     },
     Suite {
         name: "critest",
         about: "the validation suite of cri-tools in both sandboxer modes, beside containerd's own shim",
         place: Place::Node(&[&[E2E, "critest"]]),
+        only_full: false,
         budget: minutes(25),
     },
 ];
