@@ -43,7 +43,8 @@ pub(crate) enum EntryKind {
     Symlink {
         target: Vec<u8>,
     },
-    /// Another name of a file that came before, by its path in the tree.
+    /// Another name of something that came before and is no directory, by its path in the tree. Never a whiteout:
+    /// overlayfs has one inode for all of those, and each is an entry of its own.
     Hardlink {
         first: Vec<u8>,
     },

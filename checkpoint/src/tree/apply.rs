@@ -4,6 +4,7 @@
 //! opaque directories hide it (Documentation/filesystems/overlayfs.rst). The overlay's own attributes are not
 //! carried over. A layer restored into another overlay mount is copied as it is and never comes here.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -20,13 +21,20 @@ struct Layer<'a> {
     from: &'a Path,
     limits: &'a Limits,
     writer: Writer,
+    /// Whiteouts by attribute, which may have several names like any file.
+    whiteouts: HashSet<Vec<u8>>,
     copied: Copied,
 }
 
 /// Applies the layer at `layer` to the tree at `root`.
 pub(crate) fn apply_layer(layer: &Path, root: &Path, limits: &Limits) -> Result<Copied, TreeError> {
-    let mut visitor =
-        Layer { from: layer, limits, writer: Writer::new(root, Existing::Merge), copied: Copied::default() };
+    let mut visitor = Layer {
+        from: layer,
+        limits,
+        writer: Writer::new(root, Existing::Merge),
+        whiteouts: HashSet::new(),
+        copied: Copied::default(),
+    };
     walk(layer, limits, &mut visitor)?;
     let copied = visitor.copied;
     visitor.writer.finish()?;
@@ -37,7 +45,7 @@ pub(crate) fn apply_layer(layer: &Path, root: &Path, limits: &Limits) -> Result<
 
 impl Visitor for Layer<'_> {
     fn entry(&mut self, entry: &Entry, file: Option<&File>) -> Result<(), TreeError> {
-        if is_whiteout(entry) {
+        if self.is_whiteout(entry) {
             return self.writer.remove(&entry.path);
         }
         if overlay(entry, b"redirect").is_some() || overlay(entry, b"metacopy").is_some() {
@@ -63,6 +71,18 @@ impl Visitor for Layer<'_> {
 }
 
 impl Layer<'_> {
+    fn is_whiteout(&mut self, entry: &Entry) -> bool {
+        match &entry.kind {
+            EntryKind::Char { device } => *device == 0,
+            EntryKind::File { size: 0 } if overlay(entry, b"whiteout").is_some() => {
+                self.whiteouts.insert(entry.path.clone());
+                true
+            }
+            EntryKind::Hardlink { first } => self.whiteouts.contains(first),
+            _ => false,
+        }
+    }
+
     fn data(&mut self, source: &File, target: &File, size: u64) -> std::io::Result<()> {
         target.set_len(size)?;
         let mut buffer = vec![0; 256 << 10];
@@ -81,14 +101,6 @@ impl Layer<'_> {
             }
         }
         Ok(())
-    }
-}
-
-fn is_whiteout(entry: &Entry) -> bool {
-    match entry.kind {
-        EntryKind::Char { device } => device == 0,
-        EntryKind::File { size } => size == 0 && overlay(entry, b"whiteout").is_some(),
-        _ => false,
     }
 }
 

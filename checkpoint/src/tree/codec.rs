@@ -10,8 +10,9 @@
 //! ```
 //!
 //! Bounds: path and target 4096 (PATH_MAX), 256 attributes of ≤ 64 KiB (XATTR_SIZE_MAX), segments ≤ 64 KiB at
-//! multiples of 64 KiB, ascending, inside the size. Blocks of zeros are left out, so that a hash does not depend on
-//! where a file system puts its holes. The order is that of `tree::walk`.
+//! multiples of 64 KiB, ascending, inside the size; `first` is the path of an entry before, of any kind but 'd' and
+//! 'h'. Blocks of zeros are left out, so that a hash does not depend on where a file system puts its holes. The order
+//! is that of `tree::walk`.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

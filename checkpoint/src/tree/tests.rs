@@ -1,3 +1,5 @@
+mod links;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
@@ -249,6 +251,7 @@ fn a_stream_cannot_reach_outside_of_its_tree() {
         entry("x", link("../../etc/passwd")),
         entry("x", link("/etc/passwd")),
         entry("x", link("x")),
+        entry("x", link("")),
         entry("x", EntryKind::Symlink { target: vec![] }),
         entry("", EntryKind::Dir),
     ] {

@@ -38,7 +38,7 @@ struct Walk<'a> {
     root: &'a Path,
     mount: u64,
     limits: &'a Limits,
-    /// First name of every file with more than one.
+    /// First name of everything with more than one, directories and whiteouts apart.
     linked: HashMap<(u64, u64), Vec<u8>>,
 }
 
@@ -108,7 +108,10 @@ impl Walk<'_> {
                 Ok(())
             };
         }
-        if stat.st_nlink > 1 {
+        // The whiteouts of an overlay share one inode since Linux 5.8. Each is a mark at its own name, which whoever
+        // lays the layer over something has to know as one.
+        let whiteout = kind == SFlag::S_IFCHR && stat.st_rdev == 0;
+        if stat.st_nlink > 1 && !whiteout {
             if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
                 let kind = EntryKind::Hardlink { first: first.clone() };
                 let entry = self.describe(path, &stat, kind, &at)?;
@@ -147,7 +150,7 @@ impl Walk<'_> {
         at: &CStr,
     ) -> Result<Entry, TreeError> {
         let shown = self.shown(&path);
-        // Another name of a file has the attributes of the first.
+        // Another name of something has the attributes of the first.
         let xattrs = match kind {
             EntryKind::Hardlink { .. } => Vec::new(),
             _ => read_xattrs(at, &shown)?,

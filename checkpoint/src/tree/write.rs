@@ -39,14 +39,14 @@ pub(crate) struct Writer {
     existing: Existing,
     /// Open directories from the root to the present one, each with what is still to be set on it.
     stack: Vec<(Dir, Entry)>,
-    /// Regular files made so far, which hard links may name.
-    files: HashSet<Vec<u8>>,
+    /// What was made so far and is no directory: what hard links may name.
+    made: HashSet<Vec<u8>>,
 }
 
 impl Writer {
     /// Writes below `root`, an existing directory; the first entry describes it.
     pub(crate) fn new(root: &Path, existing: Existing) -> Self {
-        Self { root: root.to_owned(), existing, stack: Vec::new(), files: HashSet::new() }
+        Self { root: root.to_owned(), existing, stack: Vec::new(), made: HashSet::new() }
     }
 
     /// Makes an entry. For a regular file the result is to be filled and handed to [`Writer::filled`].
@@ -78,7 +78,7 @@ impl Writer {
                     OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let file = openat(dir, &*name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
                     .map_err(|e| failed("create", &shown, e))?;
-                self.files.insert(entry.path.clone());
+                self.made.insert(entry.path.clone());
                 return Ok(Some(File::from(file)));
             }
             EntryKind::Hardlink { first } => {
@@ -93,6 +93,7 @@ impl Writer {
         }
         .map_err(|e| failed("create", &shown, e))?;
         set_by_name(dir, &name, entry, &shown)?;
+        self.made.insert(entry.path.clone());
         Ok(None)
     }
 
@@ -162,10 +163,13 @@ impl Writer {
         }
     }
 
-    /// The first name may be in a directory that was left already: it is opened again, step by step.
+    /// The first name may be in a directory that was left already: it is opened again, step by step. What it names is
+    /// linked as it is; a symlink there is not followed.
     fn link(&self, dir: &Dir, name: &CStr, first: &[u8], shown: &Path) -> Result<(), TreeError> {
-        if !self.files.contains(first) {
-            return Err(TreeError::Encoding("a hard link to something that is no file of this tree"));
+        if !self.made.contains(first) {
+            return Err(TreeError::Encoding(
+                "a hard link to something that was not made before it, or to a directory",
+            ));
         }
         let mut parts: Vec<&[u8]> = first.split(|byte| *byte == b'/').collect();
         let leaf = parts.pop().unwrap_or_default();

@@ -218,3 +218,16 @@ fn a_dump_without_its_instant_is_no_checkpoint() {
     assert!(matches!(error, CaptureError::NoInstant { .. }), "{error}");
     world.recovered("no instant");
 }
+
+/// As overlayfs notes two deleted files: one inode, two names.
+#[test]
+fn a_container_that_deleted_files_of_its_image_is_captured() {
+    use nix::sys::stat::{Mode as Permissions, SFlag, mknod};
+    let world = World::new(StoreKind::Dir);
+    let upper = world.dir.path().join("run/web");
+    mknod(&upper.join("one"), SFlag::S_IFCHR, Permissions::empty(), 0)
+        .expect("a whiteout can be made (needs root, or Linux 5.8)");
+    std::fs::hard_link(upper.join("one"), upper.join("two")).unwrap();
+    run(&world, world.options()).unwrap();
+    world.recovered("whiteouts");
+}
