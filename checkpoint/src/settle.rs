@@ -22,7 +22,7 @@ use std::thread;
 use std::time::Duration;
 
 use cryopod_command::{Cancel, Limits};
-use cryopod_zfs::SnapshotName;
+use cryopod_zfs::{Error as ZfsError, SnapshotName};
 
 use crate::fault::{self, Injected};
 use crate::id::CheckpointId;
@@ -130,7 +130,7 @@ pub fn settle(
     }
     fault::step("settle.release")?;
     // Only now are the sources free: until here a crash finds either both or the source alone.
-    for snapshot in sources(zfs, &manifest, limits)? {
+    for snapshot in sources(zfs, &manifest, PoolAbsent::IsAnError, limits)? {
         release(zfs, &snapshot, limits)?;
     }
     zfs.set_settled(id, limits)?;
@@ -168,16 +168,36 @@ pub(crate) fn lock_name(id: &CheckpointId) -> String {
     format!("settle-{id}")
 }
 
+/// What becomes of a source whose pool is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PoolAbsent {
+    /// Nobody knows: it may be imported again with the snapshot.
+    IsAnError,
+    /// Its snapshot is given up with it.
+    IsNoSource,
+}
+
 /// Snapshots of an unsettled checkpoint, which this node has captured, that still exist on the datasets they were taken
 /// of.
-fn sources(store: &ZfsStore, manifest: &Manifest, limits: &Limits) -> Result<Vec<SnapshotName>, StoreError> {
+fn sources(
+    store: &ZfsStore,
+    manifest: &Manifest,
+    absent: PoolAbsent,
+    limits: &Limits,
+) -> Result<Vec<SnapshotName>, StoreError> {
     let mut sources = Vec::new();
     for (_, record, disk) in manifest.stored_disks() {
         let DiskContent::Zfs { snapshot, guid, .. } = &disk.content else { continue };
         let source =
             record.member.disks.iter().find(|known| known.name == disk.name).map(|known| &known.source);
-        if let Some(crate::target::DiskSource::Zfs { dataset, .. }) = source {
-            sources.extend(store.find_source(dataset, snapshot, *guid, limits)?);
+        let Some(crate::target::DiskSource::Zfs { dataset, .. }) = source else { continue };
+        match store.find_source(dataset, snapshot, *guid, limits) {
+            Err(StoreError::Zfs(error @ ZfsError::PoolMissing { .. }))
+                if absent == PoolAbsent::IsNoSource =>
+            {
+                tracing::warn!(%dataset, snapshot, %error, "a source is given up");
+            }
+            found => sources.extend(found?),
         }
     }
     Ok(sources)
@@ -203,7 +223,8 @@ pub(crate) fn stop_and_remove(
         // A damaged manifest must not keep a checkpoint from being deleted.
         match store.open_content(id, limits).and_then(|content| content.read_manifest(id, committed.manifest))
         {
-            Ok(manifest) => found = sources(store, &manifest, limits)?,
+            // A pool that was destroyed must not either.
+            Ok(manifest) => found = sources(store, &manifest, PoolAbsent::IsNoSource, limits)?,
             Err(error) => tracing::warn!(checkpoint = %id, %error, "deleting without its manifest"),
         }
     }

@@ -8,7 +8,7 @@ use cryopod_zfs::fake::Fault;
 use super::*;
 use crate::fault::test_hook;
 use crate::progress::Silent;
-use crate::store::StoreKind;
+use crate::store::{self, StoreChoice, StoreConfig, StoreKind};
 use crate::testing::{World, container, name, none};
 
 fn world() -> (World, CheckpointId) {
@@ -321,4 +321,29 @@ fn every_call_to_zfs_may_fail_while_settling_adopting_and_deleting() {
             }
         }
     }
+}
+
+/// The store is on one pool, the containers on another that is gone before their checkpoint is settled.
+#[test]
+fn a_checkpoint_whose_sources_are_on_a_pool_that_is_gone_cannot_be_settled_but_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::new(StoreKind::Zfs);
+    let config = StoreConfig {
+        choice: StoreChoice::Zfs,
+        root: Some(name("other/cryopod")),
+        dir: dir.path().join("store"),
+        locks: dir.path().join("locks"),
+        snapshotter: None,
+    };
+    let (store, _) = store::open(&config, Some(Arc::new(world.fake.clone())), &none()).unwrap();
+    let target: Arc<dyn crate::target::Target> = world.pod.clone();
+    let id = crate::capture::capture(target, &store, &world.journal, world.options(), &none()).unwrap().id;
+    world.fake.set_imported(&"tank".parse().unwrap(), false);
+    let error = settle(&store, &id, &Silent, &none()).unwrap_err();
+    assert!(error.to_string().contains("pool tank is not imported"), "{error}");
+    assert_eq!(error.kind(), Kind::Unavailable);
+    let error = store.verify(&id, &Silent, &none()).unwrap_err();
+    assert!(error.to_string().contains("pool tank is not imported"), "{error}");
+    assert_eq!(store.delete(&id, &none()).unwrap(), Deleted::Gone);
+    assert!(store.list(&none()).unwrap().is_empty());
 }
