@@ -206,6 +206,16 @@ pub enum ManifestError {
         /// How many are accepted.
         max: usize,
     },
+    /// Sizes that no node has.
+    #[error("the manifest lists {size} bytes in {member}, which with all before make more than {max}")]
+    TooLarge {
+        /// Whose file or disk passes the bound.
+        member: String,
+        /// Its size in bytes.
+        size: u64,
+        /// The bound in bytes.
+        max: u64,
+    },
     /// Parts that contradict each other.
     #[error("the manifest contradicts itself: {0}")]
     Contradiction(Contradiction),
@@ -309,20 +319,16 @@ impl Manifest {
 
     /// What a list shows.
     pub fn summary(&self) -> Summary {
-        let images: u64 = self
-            .members
-            .iter()
-            .filter_map(|record| record.memory.as_ref())
-            .flat_map(|memory| &memory.files)
-            .map(|file| file.size)
-            .sum();
-        let (mut copied, mut disks) = (0, 0);
+        let files = self.members.iter().filter_map(|record| record.memory.as_ref());
+        let images =
+            files.flat_map(|memory| &memory.files).fold(0, |sum: u64, file| sum.saturating_add(file.size));
+        let (mut copied, mut disks) = (0_u64, 0_u64);
         for (_, _, disk) in self.stored_disks() {
             match disk.content {
-                DiskContent::Zfs { referenced_bytes, .. } => disks += referenced_bytes,
+                DiskContent::Zfs { referenced_bytes, .. } => disks = disks.saturating_add(referenced_bytes),
                 DiskContent::Tree { bytes, .. } => {
-                    copied += bytes;
-                    disks += bytes;
+                    copied = copied.saturating_add(bytes);
+                    disks = disks.saturating_add(bytes);
                 }
                 DiskContent::Shared { .. } => {}
             }
@@ -332,7 +338,7 @@ impl Manifest {
             mode: self.mode,
             pod: self.pod.clone(),
             members: self.members.iter().map(|record| record.member.name.clone()).collect(),
-            memory_bytes: images + copied,
+            memory_bytes: images.saturating_add(copied),
             disk_bytes: disks,
         }
     }

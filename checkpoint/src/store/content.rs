@@ -193,7 +193,7 @@ impl Content {
         let damaged = |damage| StoreError::Damaged { id: manifest.id.clone(), damage };
         let mut known: BTreeMap<&str, &FileRecord> =
             memory.files.iter().map(|file| (file.path.as_str(), file)).collect();
-        let total = memory.files.iter().map(|file| file.size).sum();
+        let total = memory.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size));
         let (mut count, mut done) = (0, 0);
         let mut previous: Option<&str> = None;
         for round in &memory.rounds {
