@@ -1,7 +1,9 @@
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use super::*;
+use crate::fault::{self, test_hook};
 use crate::progress::Silent;
 use crate::testing::{World, name, none};
 
@@ -80,4 +82,55 @@ fn a_person_who_holds_and_a_prune_wait_for_each_other() {
         drop(deciding);
         assert_eq!(pruning.join().unwrap(), Pruned::Kept(Reason::Held));
     });
+}
+
+#[test]
+fn a_deletion_that_ends_at_any_step_leaves_the_checkpoint_whole_or_gone() {
+    let mut cases = 0;
+    for (kind, settled) in [(StoreKind::Zfs, false), (StoreKind::Zfs, true), (StoreKind::Dir, true)] {
+        for step in fault::STEPS.iter().copied().filter(|step| step.starts_with("delete.")) {
+            for die in [false, true] {
+                let context = format!("{kind:?}, settled {settled}, {step}, die {die}");
+                let world = Arc::new(World::new(kind));
+                let id = world.capture();
+                if settled {
+                    settle::settle(&world.store, &id, &Silent, &none()).unwrap();
+                }
+                if die {
+                    let (died, met) = mpsc::channel();
+                    let (store, theirs) = (Arc::clone(&world.store), id.clone());
+                    thread::spawn(move || {
+                        let _hooked = test_hook::die_at(step, died);
+                        store.delete(&theirs, &none())
+                    });
+                    met.recv_timeout(Duration::from_secs(20))
+                        .unwrap_or_else(|_| panic!("{context}: not met"));
+                    world.process_died();
+                } else {
+                    let hooked = test_hook::fail_at(step, 0);
+                    world.store.delete(&id, &none()).unwrap_err();
+                    drop(hooked);
+                }
+                // It disappears by one step: the mark on ZFS, the move of a directory.
+                let whole = match kind {
+                    StoreKind::Zfs => step == "delete.mark",
+                    StoreKind::Dir => step != "delete.destroy",
+                };
+                assert!(world.recover().failures.is_empty(), "{context}");
+                assert_eq!(world.store.list(&none()).unwrap().len(), usize::from(whole), "{context}");
+                // Restored, when it is whole; nothing of it, when it is gone.
+                world.recovered(&context);
+                if whole {
+                    assert_eq!(world.store.delete(&id, &none()).unwrap(), Deleted::Gone, "{context}");
+                    world.recovered(&context);
+                }
+                cases += 1;
+                if die {
+                    // The thread that stands for the dead process has it too.
+                    std::mem::forget(world);
+                }
+            }
+        }
+    }
+    assert_eq!(cases, 18);
 }

@@ -66,21 +66,35 @@ const POD_DELETE: &[&str] = &["shim.delete.adopt", "adopt.rename", "adopt.replac
 /// Steps of no sweep on a node, and where they are broken instead.
 #[cfg(test)]
 const ELSEWHERE: &[(&str, &str)] = &[
-    ("capture.pre-dump", "needs much memory; on the in-memory pool (checkpoint/src/capture/tests/faults.rs)"),
-    ("runtime.pre-dump", "the same round, one room below"),
+    (
+        "capture.pre-dump",
+        "only pods with much memory meet it; every_step_of_a_capture_may_fail and \
+         the_process_may_be_killed_at_every_step in checkpoint/src/capture/tests/faults.rs",
+    ),
+    (
+        "runtime.pre-dump",
+        "never by its name: the call that it fails is failed by every_call_to_the_backend_may_fail in \
+         checkpoint/src/capture/tests/faults.rs, and the step of the process is capture.pre-dump",
+    ),
     (
         "place.volumes",
-        "before anything of the root is touched; on the in-memory pool (checkpoint/src/restore/tests.rs)",
+        "only pods with volumes meet it; every_step_of_placing_may_fail_or_be_its_last in \
+         checkpoint/src/restore/tests/faults.rs",
     ),
     (
         "delete.move",
-        "only with a restored pod that shares; on the in-memory pool (checkpoint/src/store tests)",
+        "a_deletion_that_ends_at_any_step_leaves_the_checkpoint_whole_or_gone in checkpoint/src/store/tests.rs, for \
+         both stores",
     ),
     (
         "shim.sandbox.held",
-        "before there is anything to capture; suite oci, a_shim_that_dies_while_it_makes_a_pod",
+        "before there is anything to capture; suite oci, a_shim_that_dies_while_it_makes_a_pod_leaves_nothing",
     ),
-    ("forget.rename", "adoption of a root of our own, the same code as adopt.rename"),
+    (
+        "forget.rename",
+        "only roots that the store made meet it; every_step_and_call_of_forgetting_may_fail in \
+         checkpoint/src/settle/adopt/tests.rs, an error alone",
+    ),
 ];
 
 /// What runs without `--full`: each operation, both actions, the steps around the freeze and the commit.
