@@ -139,6 +139,21 @@ impl Journal {
         Ok(scan)
     }
 
+    /// What all entries say, without taking or moving any; those that are no entries are left out.
+    pub(crate) fn operations(&self) -> Result<Vec<Operation>, JournalError> {
+        let mut operations = Vec::new();
+        for path in
+            self.files()?.iter().filter(|path| path.extension().is_some_and(|ending| ending == "json"))
+        {
+            match read(path) {
+                Ok(entry) => operations.extend(entry.map(|entry| entry.operation)),
+                Err(ReadError::Damaged(_)) => {}
+                Err(ReadError::Io(source)) => return Err(io_error("read", path, source)),
+            }
+        }
+        Ok(operations)
+    }
+
     fn files(&self) -> Result<Vec<PathBuf>, JournalError> {
         let mut paths = Vec::new();
         let listing = fs::read_dir(&self.dir).map_err(|source| io_error("list", &self.dir, source))?;

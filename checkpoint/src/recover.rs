@@ -10,6 +10,7 @@ mod operations;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod waiting;
 
 use cryopod_command::Limits;
 
@@ -87,7 +88,8 @@ pub struct Report {
     pub unsettled: Vec<CheckpointId>,
     /// Pieces of deleted checkpoints and left-over mounts that were freed.
     pub reaped: u64,
-    /// Datasets or directories in places of the store that do not say they are ours: left alone.
+    /// Datasets or directories in places of the store that do not say they are ours, and roots of containers that wait in
+    /// it although no operation gives them their name back (with what they are): left alone.
     pub strangers: Vec<String>,
     /// What did not work; it stays journalled.
     pub failures: Vec<Failure>,
@@ -109,6 +111,7 @@ impl Report {
 #[derive(Debug)]
 #[must_use = "the operations are not finished or undone"]
 pub struct Recovery {
+    journal: Journal,
     orphans: Vec<Orphan>,
     report: Report,
 }
@@ -125,7 +128,7 @@ impl Recovery {
             ..Report::default()
         };
         let orphans = scan.orphans.into_iter().map(|open| Orphan::begin(open, repair, &mut report)).collect();
-        Ok(Self { orphans, report })
+        Ok(Self { journal: journal.clone(), orphans, report })
     }
 
     /// The store cannot be opened: every operation stays journalled and is reported.
@@ -156,6 +159,7 @@ impl Recovery {
 
     /// The same, and then everything in the store.
     pub fn everything(self, store: &Store, repair: &dyn Repair, limits: &Limits) -> Report {
+        let journal = self.journal.clone();
         let mut report = self.operations(store, repair, limits);
         if let Err(error) = drafts(store, &mut report, limits) {
             report.failures.push(error.into());
@@ -173,6 +177,12 @@ impl Recovery {
         match store.strangers(limits) {
             Ok(strangers) => report.strangers = strangers,
             Err(error) => report.failures.push(error.into()),
+        }
+        if let Store::Zfs(zfs) = store {
+            match waiting::unknown(zfs, &journal, limits) {
+                Ok(unknown) => report.strangers.extend(unknown),
+                Err(failure) => report.failures.push(failure),
+            }
         }
         match store.list(limits) {
             Ok(list) => {

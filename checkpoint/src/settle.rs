@@ -33,8 +33,8 @@ use crate::manifest::{DiskContent, Manifest};
 use crate::progress::Progress;
 use crate::store::{Deleted, Found, Store, StoreError, ZfsStore, zfs_kind};
 
+pub(crate) use adopt::{ADOPTED, finish_adopt, let_go, reap_adopted};
 pub use adopt::{Adopted, adopt};
-pub(crate) use adopt::{finish_adopt, let_go, reap_adopted};
 
 /// How often a sender looks whether somebody wants its dataset: well below the 10 s that Delete has.
 const LOOK_EVERY: Duration = Duration::from_millis(50);

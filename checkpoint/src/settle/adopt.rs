@@ -30,7 +30,7 @@ use crate::swap;
 /// For a rename and a create, of which a busy node may make seconds.
 const EXCHANGE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
 /// What an adopted dataset is marked as.
-const ADOPTED: &str = "adopted";
+pub(crate) const ADOPTED: &str = "adopted";
 const KEEP_MOUNTS: Rename = Rename { keep_mounts: true, parents: false };
 
 /// What became of a dataset that is about to be destroyed by its owner.

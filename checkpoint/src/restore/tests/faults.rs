@@ -162,3 +162,53 @@ fn a_dataset_that_was_made_anew_under_the_name_is_not_destroyed_for_a_clone() {
         drop(crate::swap::Swap::out(&world.store, &world.journal, &dataset, &id, &none()).unwrap());
     });
 }
+
+/// With the journal gone, nothing else says whose the datasets are that wait in the store.
+#[test]
+fn a_dataset_that_waits_for_its_name_and_is_in_no_journal_is_named_and_stays() {
+    let lose_journal = |world: &World| {
+        world.process_died();
+        for item in fs::read_dir(world.dir.path().join("journal")).unwrap() {
+            let path = item.unwrap().path();
+            if path.extension().is_some_and(|ending| ending == "json") {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    };
+    let named = |world: &World, aside: &DatasetName, what: &str| {
+        for _ in 0..2 {
+            let report = world.recover();
+            let [stranger] = &report.strangers[..] else { panic!("{report:?}") };
+            assert!(stranger.starts_with(&format!("{aside} (")), "{stranger}");
+            assert!(stranger.contains("a clone of tank/snaps/1@snapshot"), "{stranger}");
+            assert!(stranger.contains(what) && report.failures.is_empty(), "{report:?}");
+            assert!(world.fake.dataset(aside, &none()).unwrap().is_some());
+        }
+    };
+
+    let (world, id, fresh) = with_fresh();
+    let guid = world.fake.dataset(&fresh, &none()).unwrap().unwrap().guid;
+    let (died, met) = mpsc::channel();
+    let (store, journal, dataset) = (Arc::clone(&world.store), world.journal.clone(), fresh.clone());
+    thread::spawn(move || {
+        let _hooked = test_hook::die_at("place.clone", died);
+        place(&store, &journal, &request(&id, LiveRootfs::Zfs { dataset }), &none()).map(drop)
+    });
+    met.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(world.recover().strangers.is_empty(), "its restore goes on");
+    lose_journal(&world);
+    let aside = world.zfs_store().aside(&fresh, guid).unwrap();
+    named(&world, &aside, "for a restore");
+    // A person gives it back.
+    world.fake.rename(&aside, &fresh, Default::default(), &none()).unwrap();
+    world.recovered("given back");
+
+    let world = World::new(StoreKind::Zfs);
+    let (id, dataset) = (world.capture(), name("tank/snaps/web"));
+    let guid = world.fake.dataset(&dataset, &none()).unwrap().unwrap().guid;
+    let swap = crate::swap::Swap::out(&world.store, &world.journal, &dataset, &id, &none()).unwrap();
+    assert!(world.recover().strangers.is_empty(), "its checkpoint goes on");
+    drop(swap);
+    lose_journal(&world);
+    named(&world, &world.zfs_store().aside(&dataset, guid).unwrap(), "by containerd");
+}
