@@ -134,6 +134,14 @@ pub(crate) enum Error {
     /// Pods come back through kubelet.
     #[error("checkpoint {id} is of a pod, or of a container that lives in the namespaces of one")]
     RestoresAsPod { id: CheckpointId },
+    /// The configuration in an import is its sender's.
+    #[error(
+        "checkpoint {id} came in a stream: its configuration (hooks, mounts, namespaces) is its sender's word, and root would run it"
+    )]
+    NeedsBundle { id: CheckpointId },
+    /// The runtime in a manifest is not configured here.
+    #[error("checkpoint {id} names runtime '{name}', which is not configured here; configured: {configured}")]
+    RecordedRuntime { id: CheckpointId, name: String, configured: String },
     /// A volume that would be overwritten.
     #[error("volume {name} would be restored into {}, which is not empty", path.display())]
     VolumeInUse { name: String, path: PathBuf },
@@ -213,6 +221,8 @@ impl Error {
             | Self::IsPod { .. }
             | Self::PodState { .. }
             | Self::RestoresAsPod { .. }
+            | Self::NeedsBundle { .. }
+            | Self::RecordedRuntime { .. }
             | Self::VolumeInUse { .. } => Kind::FailedPrecondition,
             Self::StateDamaged { .. } => Kind::DataLoss,
             Self::NotRoot { .. } => Kind::PermissionDenied,
@@ -249,6 +259,12 @@ impl Error {
             }
             Self::NoContainer { .. } | Self::NoTarget { .. } => "`cryopod list --all` shows what there is",
             Self::RestoresAsPod { id } => return Some(pod_advice(id.as_str())),
+            Self::NeedsBundle { id } => {
+                return Some(format!(
+                    "--bundle DIR with a config.json of your own; `cryopod checkpoints show {id} -o json` has the captured one"
+                ));
+            }
+            Self::RecordedRuntime { .. } => "--runtime says which runs it: one of these, or an absolute path",
             Self::VolumeInUse { .. } => {
                 "--bundle DIR with volumes of its own; or --overwrite-volumes, if nothing else uses it"
             }

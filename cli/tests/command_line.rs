@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "command_line/stored.rs"]
+mod stored;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 

@@ -70,7 +70,8 @@ pub(crate) struct RestoreArgs {
     /// Name of the restored container [default: the name it had]
     #[arg(long, value_name = "CONTAINER")]
     pub(crate) name: Option<String>,
-    /// Bundle whose config.json is used, with its volumes; its root stays as it is [default: as captured]
+    /// Bundle whose config.json is used, with its volumes; its root stays as it is [default: as captured; an imported
+    /// checkpoint needs one]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) bundle: Option<PathBuf>,
     /// Replace what is in the volumes of the bundle

@@ -3,6 +3,8 @@
 //! Nothing that exists is overwritten: the container gets a bundle of its own with the captured root mounted in it;
 //! volumes are filled only where they are empty (or the person says so); a name that is taken is an error.
 
+mod origin;
+
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -45,6 +47,7 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<u8, Error> {
     let info = select::one(&all, &args.source, args.snapshot.as_deref())?.clone();
     let manifest = opened.store.manifest(&info.id, &limits)?;
     let record = only_member(&info, &manifest.members)?;
+    origin::check(&info, args.bundle.as_deref())?;
     let id = args.name.clone().unwrap_or_else(|| record.member.id.clone());
     let entry = context.registry().claim(&id)?;
     let prepared = prepare(context, args, &opened, &info, record, &entry, &limits);
@@ -124,7 +127,10 @@ fn prepare(
     entry: &Entry,
     limits: &Limits,
 ) -> Result<(Placed, State), Error> {
-    let runtime = args.runtime.clone().unwrap_or_else(|| runtime_of(&record.member.runtime));
+    let runtime = match &args.runtime {
+        Some(runtime) => runtime.clone(),
+        None => origin::runtime(context.config()?, &info.id, &record.member.runtime)?,
+    };
     let backend = context.backend(Some(&runtime))?;
     let cgroup = if backend.options().systemd_cgroup {
         format!("system.slice:cryopod:{}", entry.id())
@@ -162,12 +168,6 @@ fn prepare(
     drop(progress);
     placement::mount_on(opened, &placed.rootfs, &state.rootfs, limits)?;
     Ok((placed, state))
-}
-
-/// `oci/crun 1.21` ran under the runtime `crun`.
-fn runtime_of(recorded: &str) -> String {
-    let name = recorded.split_whitespace().next().unwrap_or_default();
-    name.strip_prefix("oci/").unwrap_or(name).to_owned()
 }
 
 /// A bundle of the container's own: this specification, and an empty directory to mount the captured disk on.
@@ -247,13 +247,6 @@ mod tests {
         assert_eq!(tcp(None, TcpPolicy::Keep), TcpPolicy::Keep);
         assert_eq!(tcp(Some(TcpArg::Keep), TcpPolicy::Close), TcpPolicy::Keep);
         assert_eq!(tcp(Some(TcpArg::Close), TcpPolicy::Keep), TcpPolicy::Close);
-    }
-
-    #[test]
-    fn the_runtime_is_read_from_what_the_manifest_says() {
-        assert_eq!(runtime_of("oci/crun 1.21"), "crun");
-        assert_eq!(runtime_of("oci/runc"), "runc");
-        assert_eq!(runtime_of(""), "");
     }
 
     #[test]

@@ -239,6 +239,17 @@ fn into_bundle() -> Result<(), Failure> {
     let kept = fs::read_to_string(Path::new(WORK).join("new-volume/file")).map_err(|e| e.to_string())?;
     ensure(kept == "kept\n", || format!("the volume of the new bundle has {kept:?}"))?;
     say(&[], &["delete", "--force", "walk", "walk-b"], 0)?;
+    // What came in a stream comes back on a bundle of one's own alone.
+    let stream = format!("{WORK}/walk-1.cryopod");
+    cryopod::ok(&["checkpoints", "export", "walk-1", &stream])?;
+    cryopod::ok(&["checkpoints", "delete", "walk-1"])?;
+    cryopod::ok(&["checkpoints", "import", &stream])?;
+    let error = cryopod::refused(&["restore", "walk-1", "--name", "walk-b"], 6)?;
+    ensure(error.contains("--bundle"), || format!("the error is {error}"))?;
+    let onto = ["--name", "walk-b", "--bundle", &new, "--overwrite-volumes"];
+    cryopod::ok(&[&["restore", "walk-1"], &onto[..]].concat())?;
+    beyond("walk-b", before)?;
+    say(&[], &["delete", "--force", "walk-b"], 0)?;
     cryopod::ok(&["checkpoints", "delete", "walk-1"]).map(drop)
 }
 

@@ -190,7 +190,11 @@ fn afterwards(
     // What outlived a broken capture or import is not only listed: it comes back.
     let survivor = checkpoints()?.into_iter().find(|id| !known.contains(id));
     if let Some(id) = survivor.filter(|_| operation != Operation::Restore && operation != Operation::Delete) {
-        cryopod::ok(&["restore", &id, "--name", "restored"]).map_err(|e| format!("I2: {e}"))?;
+        let bundle = subject.bundle();
+        // The configuration that an import brings is not run.
+        let own: &[&str] = if operation == Operation::Import { &["--bundle", &bundle] } else { &[] };
+        cryopod::ok(&[&["restore", &id, "--name", "restored"], own].concat())
+            .map_err(|e| format!("I2: {e}"))?;
         restored(subject)?;
     }
     // It works now, whatever it left: at most it was done before it was disturbed.

@@ -52,6 +52,11 @@ impl Subject {
         Ok(subject)
     }
 
+    /// Its bundle, where [`Subject::start`] has made one.
+    pub fn bundle(&self) -> String {
+        format!("{BUNDLES}/{}", self.name)
+    }
+
     /// I1: the very same process runs, is not frozen and counts.
     pub fn survived(&self) -> Result<(), Failure> {
         let now = started(self.pid).map_err(|e| format!("I1: {} is gone: {e}", self.name))?;

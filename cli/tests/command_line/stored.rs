@@ -1,0 +1,114 @@
+//! What the command makes of checkpoints that are there, whoever captured them: written into a directory store as
+//! `checkpoint::store` draws it, since a capture needs a node.
+
+use std::fs;
+
+use cryopod_checkpoint::digest;
+use cryopod_checkpoint::manifest::Manifest;
+use serde_json::{Value, json};
+
+use super::{Place, is_root, with_store};
+
+/// A committed checkpoint of a standalone container, disk only, without disks.
+struct Stored<'a> {
+    id: &'a str,
+    of: &'a str,
+    created: &'a str,
+    runtime: &'a str,
+    imported: bool,
+}
+
+const CAPTURED: Stored<'_> = Stored {
+    id: "web-1",
+    of: "web",
+    created: "2026-03-04T05:06:07Z",
+    runtime: "oci/crun 1.21",
+    imported: false,
+};
+
+impl Stored<'_> {
+    fn manifest(&self) -> Vec<u8> {
+        let member = json!({
+            "name": self.of, "id": self.of, "image": "", "runtime": self.runtime, "pid": 4711,
+            "rss_bytes": 0, "cgroup": "/sys/fs/cgroup/web", "was_paused": false, "terminal": false,
+            "rootfs": "/b/rootfs", "disks": [],
+            "spec": {
+                "ociVersion": "1.2.0",
+                "root": { "path": "rootfs" },
+                "process": { "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["sh"] },
+                "hooks": { "prestart": [{ "path": "/tmp/x" }] }
+            },
+        });
+        let manifest = json!({
+            "version": 1, "id": self.id, "created": self.created, "tool": "cryopod 0.1.0", "mode": "disk",
+            "memory_refused": null, "labels": {}, "tcp": "keep",
+            "pod": { "id": self.of, "name": self.of, "namespace": "", "uid": "" },
+            "node": {
+                "hostname": "node1", "kernel": "6.12.107", "arch": "x86_64", "cpu_vendor": "GenuineIntel",
+                "cpu_flags": [], "criu": null
+            },
+            "timeline": {
+                "phases": [], "freeze_us": 0, "total_us": 0, "memory_bytes": 0, "copied_bytes": 0
+            },
+            "members": [{ "member": member, "disks": [], "memory": null }],
+        });
+        serde_json::to_vec(&manifest).unwrap()
+    }
+
+    /// Puts it into the store of [`with_store`].
+    fn put(&self, place: &Place) {
+        let manifest = self.manifest();
+        let summary = Manifest::parse(&manifest).unwrap().summary();
+        let sha256 = digest::of(&manifest);
+        let marker = json!({ "version": 1, "manifest": sha256, "summary": summary }).to_string();
+        place.write("store/cryopod", "");
+        let file =
+            |name: &str, text: &str| place.write(&format!("store/checkpoints/{}/{name}", self.id), text);
+        file("cryopod", "");
+        file("memory/manifest.json", std::str::from_utf8(&manifest).unwrap());
+        if self.imported {
+            file("imported", "");
+        }
+        file("committed", &marker);
+    }
+}
+
+/// A place with a store in which these are; None where only root may look into it.
+fn with(stored: &[Stored<'_>]) -> Option<(Place, String)> {
+    if !is_root() {
+        return None;
+    }
+    let place = Place::new();
+    let config = with_store(&place);
+    for one in stored {
+        one.put(&place);
+    }
+    Some((place, config))
+}
+
+fn ids(place: &Place, config: &str) -> Vec<String> {
+    let list = place.works(&["--config", config, "checkpoints", "list", "-q"]);
+    list.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn an_import_is_not_restored_with_the_configuration_that_it_brings() {
+    let imported = Stored { id: "foreign-1", runtime: "oci//tmp/x", imported: true, ..CAPTURED };
+    let Some((place, config)) = with(&[imported]) else { return };
+    let restore = ["--config", &config, "restore", "foreign-1", "--name", "back"];
+    let message = place.fails(6, &restore);
+    assert!(message.contains("came in a stream") && message.contains("--bundle DIR"), "{message}");
+
+    // With a bundle of one's own, the runtime is still not the sender's to name.
+    place.write("own/config.json", &String::from_utf8_lossy(&spec()));
+    fs::create_dir(place.path().join("own/rootfs")).unwrap();
+    let own = place.path().join("own");
+    let message = place.fails(6, &[&restore[..], &["--bundle", own.to_str().unwrap()]].concat());
+    assert!(message.contains("'/tmp/x'") && message.contains("--runtime"), "{message}");
+    assert_eq!(place.works(&["list", "--all", "-q"]), "", "a refused restore took a name");
+}
+
+fn spec() -> Vec<u8> {
+    let manifest: Value = serde_json::from_slice(&CAPTURED.manifest()).unwrap();
+    serde_json::to_vec(&manifest["members"][0]["member"]["spec"]).unwrap()
+}
