@@ -50,7 +50,11 @@ pub(crate) fn dispose(context: &Context, entry: &Entry, limits: &Limits) -> Resu
         state => state?,
     };
     if let Some(state) = state {
-        context.backend(Some(&state.runtime))?.delete(entry.id(), limits)?;
+        match context.backend(Some(&state.runtime)) {
+            // It never had an init, so there is nothing that only its runtime could remove.
+            Err(Error::NoRuntime { .. }) if state.init.is_none() => {}
+            backend => backend?.delete(entry.id(), limits)?,
+        }
         if state.placed {
             placement::undo(context, entry.id(), &state.rootfs, limits)?;
         }

@@ -207,6 +207,41 @@ fn bad_bundles_are_refused_before_anything_is_made() {
 }
 
 #[test]
+fn a_runtime_that_does_not_exist_takes_no_name_and_keeps_nobody_from_deleting() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let process = r#""process":{"user":{"uid":0,"gid":0},"cwd":"/","args":["sh"]}"#;
+    place.write(
+        "bundle/config.json",
+        &format!("{{\"ociVersion\":\"1.2.0\",{process},\"root\":{{\"path\":\"rootfs\"}}}}"),
+    );
+    std::fs::create_dir(place.path().join("bundle/rootfs")).unwrap();
+    for (verb, code) in [("run", 125), ("create", 5)] {
+        let message = place.fails(code, &[verb, "--runtime", "nosuch", "--bundle", "bundle", "web"]);
+        assert!(message.contains("no runtime 'nosuch'"), "{message}");
+        assert_eq!(place.works(&["list", "--all", "-q"]), "", "{verb} took the name");
+    }
+    // What an earlier version or a changed configuration has left.
+    let state = |init: &str| {
+        let process =
+            format!(r#""terminal":false,"created":"2026-03-04T05:06:07Z","init":{init},"started":false"#);
+        let rest = r#""exit":null,"restored_from":null,"log":null,"placed":false"#;
+        let state = format!(
+            r#"{{"version":1,"id":"web","bundle":"/b","rootfs":"/b/r","runtime":"nosuch",{process},{rest}}}"#
+        );
+        place.write("root/containers/web/state.json", &state);
+    };
+    // One that had an init may be more than a directory.
+    state(r#"{"pid":4194304,"start_ticks":1}"#);
+    assert!(place.fails(5, &["delete", "--force", "web"]).contains("runtime"));
+    state("null");
+    place.works(&["delete", "--force", "web"]);
+    assert_eq!(place.works(&["list", "--all", "-q"]), "");
+}
+
+#[test]
 fn an_error_in_json_has_kind_message_and_advice() {
     let place = Place::new();
     let error: Value = serde_json::from_str(&place.fails(3, &["-o", "json", "state", "ghost"])).unwrap();

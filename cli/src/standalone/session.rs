@@ -82,16 +82,20 @@ impl Alive {
 impl Session<'_> {
     /// Begins the container. On error what had been made is removed, the directory included.
     pub(crate) fn begin(&self) -> Result<Alive, Error> {
+        self.prepare_and_begin().inspect_err(|_| {
+            // The first error is the one to report.
+            super::dispose(self.context, self.entry, &Limits::within(UNDO)).ok();
+        })
+    }
+
+    fn prepare_and_begin(&self) -> Result<Alive, Error> {
         // The runtime's init must become our child, so that its exit status comes to us.
         nix::sys::prctl::set_child_subreaper(true)
             .map_err(|errno| Error::System { action: "become a subreaper", source: errno.into() })?;
         let state = self.entry.state()?;
         let backend = self.context.backend(Some(&state.runtime))?;
         let limits = self.context.signals.limits(BEGIN);
-        self.try_begin(&backend, &state.bundle, state.terminal, &limits).inspect_err(|_| {
-            // The first error is the one to report.
-            super::dispose(self.context, self.entry, &Limits::within(UNDO)).ok();
-        })
+        self.try_begin(&backend, &state.bundle, state.terminal, &limits)
     }
 
     fn try_begin(

@@ -34,13 +34,15 @@ pub(crate) fn create(context: &Context, args: &CreateArgs) -> Result<u8, Error> 
     report(context, &args.id, Status::Created)
 }
 
-/// Checks the bundle and takes the name; nothing runs yet.
+/// Checks bundle and runtime and takes the name; nothing runs yet.
 pub(super) fn prepare(context: &Context, args: &CreateArgs) -> Result<Entry, Error> {
     let bundle = Bundle::open(&args.bundle)?;
     let runtime = match &args.runtime {
         Some(runtime) => runtime.clone(),
         None => context.config()?.runtime.default.clone(),
     };
+    // Before the name is taken: a runtime that is not there could not delete the container either.
+    context.backend(Some(&runtime))?;
     let state = State::new(&args.id, bundle.dir, bundle.rootfs, runtime, bundle.terminal);
     let entry = context.registry().claim(&args.id)?;
     match entry.begin(&state) {
