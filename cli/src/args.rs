@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use checkpoints::{
-    CheckpointArgs, CheckpointsVerb, DeleteCheckpointArgs, ExportArgs, ImportArgs, ListCheckpointsArgs,
-    ModeArg, PruneArgs, RestoreArgs, ShowArgs, TcpArg, VerifyArgs,
+    CheckpointArgs, CheckpointsVerb, DeleteCheckpointArgs, ExportArgs, HoldArgs, ImportArgs,
+    ListCheckpointsArgs, ModeArg, PruneArgs, RestoreArgs, ShowArgs, TcpArg, VerifyArgs,
 };
 pub(crate) use containers::{
     CreateArgs, DeleteArgs, ExecArgs, FreezeArgs, IdArgs, KillArgs, ListArgs, RunArgs, SpecArgs,
@@ -232,6 +232,8 @@ mod tests {
             "checkpoints show ck-1",
             "checkpoints verify ck-1",
             "checkpoints delete ck-1 ck-2",
+            "checkpoints hold ck-1 ck-2",
+            "checkpoints release ck-1",
             "checkpoints prune --keep-last 3 --keep-hourly 24 --keep-daily 7 --keep-weekly 4 --keep-monthly 12 \
              --keep-yearly 2 --dry-run --pod web",
             "checkpoints export ck-1 -",
@@ -258,6 +260,7 @@ mod tests {
             "kill",
             "restore",
             "checkpoints prune",
+            "checkpoints hold",
             "checkpoint web --mode memory",
             "checkpoint web --label nothing",
             "exec web",

@@ -294,9 +294,14 @@ fn an_empty_store_answers_every_verb() {
     place.works(&["--config", &config, "checkpoints", "verify", "--all"]);
     place.works(&["--config", &config, "checkpoints", "prune", "--keep-last", "1"]);
     assert!(place.works(&["--config", &config, "recover"]).contains("nothing to recover"));
-    for args in
-        [&["show", "ghost"][..], &["verify", "ghost"], &["delete", "ghost"], &["export", "ghost", "file"]]
-    {
+    for args in [
+        &["show", "ghost"][..],
+        &["verify", "ghost"],
+        &["delete", "ghost"],
+        &["hold", "ghost"],
+        &["release", "ghost"],
+        &["export", "ghost", "file"],
+    ] {
         let args: Vec<&str> = ["--config", &config, "checkpoints"].iter().chain(args).copied().collect();
         assert!(place.fails(3, &args).contains("ghost"));
     }

@@ -104,6 +104,10 @@ pub(crate) enum CheckpointsVerb {
     /// Delete some; space that restored containers share is freed when the last of them goes
     #[command(visible_alias = "rm")]
     Delete(DeleteCheckpointArgs),
+    /// Keep some from being pruned, until `release`
+    Hold(HoldArgs),
+    /// Let `prune` decide again about some that are held
+    Release(HoldArgs),
     /// Delete what no rule keeps
     Prune(PruneArgs),
     /// Write one as a stream that `import` reads, on this node or another
@@ -145,6 +149,14 @@ pub(crate) struct VerifyArgs {
 /// Options of `checkpoints delete`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DeleteCheckpointArgs {
+    /// Checkpoint ids
+    #[arg(value_name = "CHECKPOINT", required = true)]
+    pub(crate) ids: Vec<String>,
+}
+
+/// Options of `checkpoints hold` and `checkpoints release`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct HoldArgs {
     /// Checkpoint ids
     #[arg(value_name = "CHECKPOINT", required = true)]
     pub(crate) ids: Vec<String>,

@@ -1,5 +1,6 @@
 //! `cryopod checkpoints`: looks after what is stored.
 
+mod hold;
 mod prune;
 mod ship;
 pub(crate) mod view;
@@ -21,6 +22,7 @@ use crate::exit;
 use crate::output::progress::Progress;
 use crate::output::units;
 use crate::select;
+use hold::Hold;
 
 /// Looking into the store; pools with thousands of datasets take seconds.
 pub(super) const LOOK: Duration = Duration::from_secs(120);
@@ -34,6 +36,8 @@ pub(crate) fn run(context: &Context, verb: &CheckpointsVerb) -> Result<u8, Error
         CheckpointsVerb::Show(args) => show(context, args),
         CheckpointsVerb::Verify(args) => verify(context, args),
         CheckpointsVerb::Delete(args) => delete(context, args),
+        CheckpointsVerb::Hold(args) => hold::run(context, args, Hold::Set),
+        CheckpointsVerb::Release(args) => hold::run(context, args, Hold::Release),
         CheckpointsVerb::Prune(args) => prune::run(context, args),
         CheckpointsVerb::Export(args) => ship::export(context, args),
         CheckpointsVerb::Import(args) => ship::import(context, args),

@@ -112,3 +112,36 @@ fn spec() -> Vec<u8> {
     let manifest: Value = serde_json::from_slice(&CAPTURED.manifest()).unwrap();
     serde_json::to_vec(&manifest["members"][0]["member"]["spec"]).unwrap()
 }
+
+#[test]
+fn what_is_held_is_not_pruned_until_it_is_released() {
+    let older = Stored { id: "web-0", created: "2026-03-01T00:00:00Z", ..CAPTURED };
+    let Some((place, config)) = with(&[older, CAPTURED]) else { return };
+    let checkpoints = |args: &[&str]| place.works(&[&["--config", &config, "checkpoints"], args].concat());
+    assert!(checkpoints(&["hold", "web-0"]).contains("web-0 is held"));
+    // Held is held, however often.
+    let json: Value = serde_json::from_str(&checkpoints(&["hold", "web-0", "-o", "json"])).unwrap();
+    assert_eq!(json, json!({ "held": ["web-0"] }));
+    assert!(checkpoints(&["list"]).contains("held"));
+    assert!(checkpoints(&["show", "web-0"]).contains("prune never deletes it"));
+    let pruned = checkpoints(&["prune", "--keep-last", "1"]);
+    assert!(pruned.contains("a person holds it"), "{pruned}");
+    assert_eq!(ids(&place, &config), ["web-1", "web-0"]);
+
+    let json: Value = serde_json::from_str(&checkpoints(&["release", "web-0", "-o", "json"])).unwrap();
+    assert_eq!(json, json!({ "released": ["web-0"] }));
+    checkpoints(&["prune", "--keep-last", "1"]);
+    assert_eq!(ids(&place, &config), ["web-1"]);
+}
+
+#[test]
+fn one_that_cannot_be_held_does_not_keep_the_others() {
+    let Some((place, config)) = with(&[CAPTURED]) else { return };
+    let done = place.run(&["--config", &config, "checkpoints", "hold", "ghost", "web-1"]);
+    assert_eq!(done.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("web-1 is held"));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("ghost"));
+    // A typing error in one leaves all as they were.
+    place.fails(5, &["--config", &config, "checkpoints", "release", "web-1", "../web"]);
+    assert!(place.works(&["--config", &config, "checkpoints", "list"]).contains("held"));
+}

@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("a_standalone_container_lives_by_every_verb_in_text", true, || lives(&[])),
     ("a_standalone_container_lives_by_every_verb_in_json", false, || lives(&["-o", "json"])),
     ("a_standalone_container_comes_back_as_the_latest_and_as_a_chosen_checkpoint", true, comes_back),
+    ("what_is_held_is_pruned_only_after_its_release", false, held),
     ("a_bundle_of_its_own_gets_the_captured_volume", false, into_bundle),
     ("connections_are_closed_where_the_capture_chose_so", false, closed),
 ];
@@ -210,6 +211,26 @@ fn comes_back() -> Result<(), Failure> {
         say(form, &["checkpoints", "verify", "walk-2"], 0)?;
     }
     say(&[], &["checkpoints", "delete", "walk-0", "walk-1"], 0)?;
+    cryopod::ok(&["checkpoints", "delete", "walk-2"]).map(drop)
+}
+
+fn held() -> Result<(), Failure> {
+    let ground = Ground::prepare()?;
+    let bundle = ground.bundle("counter", COUNT, &json!({}))?;
+    cryopod::ok(&["run", "--detach", "--bundle", &bundle, "walk"])?;
+    for id in ["walk-1", "walk-2"] {
+        cryopod::ok(&["checkpoint", "walk", "--mode", "disk", "--wait", "--id", id])?;
+    }
+    let prune = ["checkpoints", "prune", "--pod", "walk", "--keep-last", "1"];
+    cryopod::ok(&["checkpoints", "hold", "walk-1"])?;
+    let info = &cryopod::ok(&["checkpoints", "show", "walk-1"])?["checkpoint"];
+    ensure(info["held"] == true, || format!("`show` says {info}"))?;
+    let kept = cryopod::ok(&prune)?;
+    ensure(cryopod::checkpoints()? == ["walk-2", "walk-1"], || format!("prune of a held one: {kept}"))?;
+    cryopod::ok(&["checkpoints", "release", "walk-1"])?;
+    let gone = cryopod::ok(&prune)?;
+    ensure(cryopod::checkpoints()? == ["walk-2"], || format!("prune of a released one: {gone}"))?;
+    say(&[], &["delete", "--force", "walk"], 0)?;
     cryopod::ok(&["checkpoints", "delete", "walk-2"]).map(drop)
 }
 
