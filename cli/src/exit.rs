@@ -34,6 +34,29 @@ pub(crate) const KINDS: [(Kind, u8); 12] = [
     (Kind::Cancelled, 130),
 ];
 
+/// Which of several errors decides the exit code, the first first: what is lost, then that the rest was not even tried,
+/// what nobody expected, what the node lacks now, what is not possible as things are, and what merely is or is not there.
+const WORST: [Kind; 12] = [
+    Kind::DataLoss,
+    Kind::Cancelled,
+    Kind::Internal,
+    Kind::ResourceExhausted,
+    Kind::Unavailable,
+    Kind::DeadlineExceeded,
+    Kind::PermissionDenied,
+    Kind::Unimplemented,
+    Kind::FailedPrecondition,
+    Kind::InvalidArgument,
+    Kind::AlreadyExists,
+    Kind::NotFound,
+];
+
+/// The worst of these kinds.
+pub(crate) fn worst(kinds: impl Iterator<Item = Kind>) -> Kind {
+    let rank = |kind: &Kind| WORST.iter().position(|known| known == kind);
+    kinds.min_by_key(rank).unwrap_or(Kind::Internal)
+}
+
 /// The exit code of an error of that kind.
 pub(crate) fn code(kind: Kind) -> u8 {
     KINDS.iter().find(|(known, _)| *known == kind).map_or(1, |(_, code)| *code)
@@ -96,6 +119,16 @@ mod tests {
             listed(kind);
             assert!(KINDS.iter().any(|(known, _)| *known == kind), "{kind:?} has no code");
             assert_eq!(seen.insert(code(kind), "kind"), None, "the code of {kind:?} is taken");
+        }
+    }
+
+    #[test]
+    fn the_worst_of_several_is_data_loss_whatever_came_first() {
+        assert_eq!(worst([Kind::Unavailable, Kind::DataLoss, Kind::NotFound].into_iter()), Kind::DataLoss);
+        assert_eq!(worst([Kind::NotFound, Kind::Unavailable].into_iter()), Kind::Unavailable);
+        assert_eq!(worst([Kind::NotFound, Kind::Cancelled].into_iter()), Kind::Cancelled);
+        for kind in ALL {
+            assert_eq!(WORST.iter().filter(|known| **known == kind).count(), 1, "{kind:?}");
         }
     }
 

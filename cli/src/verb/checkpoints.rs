@@ -26,6 +26,8 @@ use hold::Hold;
 
 /// Looking into the store; pools with thousands of datasets take seconds.
 pub(super) const LOOK: Duration = Duration::from_secs(120);
+/// Deleting one; a settling that is under way is stopped first.
+const DELETE: Duration = Duration::from_secs(120);
 /// Reading or writing a whole checkpoint: bounded by SIGINT, not by a guess at its size.
 pub(super) const WHOLE: Duration = Duration::from_secs(24 * 3600);
 
@@ -111,12 +113,12 @@ fn verify(context: &Context, args: &VerifyArgs) -> Result<u8, Error> {
 
 fn delete(context: &Context, args: &DeleteCheckpointArgs) -> Result<u8, Error> {
     need_root("checkpoints delete")?;
-    let limits = context.signals.limits(LOOK);
-    let store = context.open_store(&limits)?.store;
+    let store = context.open_store(&context.signals.limits(LOOK))?.store;
     let ids = parse_ids(&args.ids)?;
     let (mut deleted, mut lines, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for id in &ids {
-        match store.delete(id, &limits) {
+        // Each has its own time: a slow one, or many, take none from the others.
+        match store.delete(id, &context.signals.limits(DELETE)) {
             Ok(outcome) => {
                 deleted.push(outcome_json(id, &outcome));
                 lines.push(outcome_line(id, &outcome));

@@ -118,7 +118,7 @@ pub(super) fn several(mut errors: Vec<Error>, all: usize) -> Result<u8, Error> {
         (0, _) => Ok(exit::OK),
         (1, 1) => errors.pop().map_or(Ok(exit::OK), Err),
         (failed, _) => {
-            let worst = errors.first().map_or(cryopod_checkpoint::kind::Kind::Internal, Error::kind);
+            let worst = exit::worst(errors.iter().map(Error::kind));
             let reasons = errors.iter().map(Error::to_string).collect::<Vec<_>>().join("; ");
             Err(Error::Several { failed, all, worst, reasons })
         }

@@ -145,3 +145,12 @@ fn one_that_cannot_be_held_does_not_keep_the_others() {
     place.fails(5, &["--config", &config, "checkpoints", "release", "web-1", "../web"]);
     assert!(place.works(&["--config", &config, "checkpoints", "list"]).contains("held"));
 }
+
+#[test]
+fn a_damaged_checkpoint_decides_the_code_also_after_one_that_is_not_there() {
+    let Some((place, config)) = with(&[CAPTURED]) else { return };
+    place.works(&["--config", &config, "checkpoints", "verify", "--all"]);
+    place.write("store/checkpoints/web-1/memory/manifest.json", "{}");
+    let message = place.fails(12, &["--config", &config, "checkpoints", "verify", "ghost", "web-1"]);
+    assert!(message.contains("ghost") && message.contains("web-1"), "{message}");
+}

@@ -5,7 +5,7 @@ use cryopod_checkpoint::store::Pruned;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{LOOK, of, several};
+use super::{DELETE, LOOK, of, several};
 use crate::args::PruneArgs;
 use crate::context::{Context, need_root};
 use crate::error::Error;
@@ -27,7 +27,7 @@ pub(super) fn run(context: &Context, args: &PruneArgs) -> Result<u8, Error> {
             continue;
         }
         // The list is old by now: somebody may have restored or held it meanwhile.
-        match store.delete_unless_used(id, &limits) {
+        match store.delete_unless_used(id, &context.signals.limits(DELETE)) {
             Ok(Pruned::Deleted(_)) => done.delete.push(id.clone()),
             Ok(Pruned::Kept(reason)) => done.keep.push((id.clone(), reason)),
             Err(error) => errors.push(Error::from(error)),
