@@ -61,6 +61,11 @@ impl Output {
         self.progress
     }
 
+    /// Whether it may have colours.
+    pub(crate) fn colours_progress(&self) -> bool {
+        self.stderr.is_coloured()
+    }
+
     /// Writes a result: `json` for programs, or what `text` makes for people.
     pub(crate) fn result<T: Serialize>(
         &self,

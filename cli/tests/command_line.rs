@@ -7,6 +7,7 @@
 #[path = "command_line/stored.rs"]
 mod stored;
 
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -272,6 +273,43 @@ fn no_escape_sequence_reaches_a_pipe() {
     for args in [&["list"][..], &["--help"], &["state", "ghost"]] {
         let output = place.run(args);
         assert!(!output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b), "{args:?}");
+    }
+}
+
+/// What `doctor`, which shows progress, draws on a terminal.
+fn drawn(place: &Place, args: &[&str], environment: &[(&str, &str)]) -> String {
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cryopod"))
+        .arg("--root")
+        .arg(place.path().join("root"))
+        .args(args)
+        .env_remove("NO_COLOR")
+        .env("TERM", "xterm-256color")
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(terminal.slave)
+        .spawn()
+        .unwrap();
+    let mut drawn = Vec::new();
+    // Linux ends the master with EIO when the last slave is closed.
+    std::fs::File::from(terminal.master).read_to_end(&mut drawn).ok();
+    child.wait().unwrap();
+    String::from_utf8(drawn).unwrap()
+}
+
+#[test]
+fn progress_has_colours_only_where_they_are_wanted() {
+    let place = Place::new();
+    let coloured = |text: &str| text.contains("\u{1b}[36m") || text.contains("\u{1b}[2m");
+    let config = with_store(&place);
+    let doctor = ["--config", &config, "doctor"];
+    let usual = drawn(&place, &doctor, &[]);
+    assert!(usual.contains("looking at this node") && coloured(&usual), "{usual:?}");
+    for (args, environment) in [(&["--no-color"][..], &[][..]), (&[], &[("NO_COLOR", "1")])] {
+        let plain = drawn(&place, &[&doctor[..], args].concat(), environment);
+        assert!(plain.contains("looking at this node"), "{plain:?}");
+        assert!(!coloured(&plain), "{args:?} {environment:?}: {plain:?}");
     }
 }
 

@@ -29,6 +29,11 @@ impl Palette {
         Self { coloured }
     }
 
+    /// Whether there are colours.
+    pub(crate) fn is_coloured(self) -> bool {
+        self.coloured
+    }
+
     /// `text` in the colours of `style` (ANSI SGR, the 16 colours that every terminal theme defines).
     pub(crate) fn paint(self, style: Style, text: &str) -> String {
         if !self.coloured || text.is_empty() {
