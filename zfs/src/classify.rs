@@ -2,7 +2,12 @@
 //!
 //! The texts are those of libzfs (`libzfs_util.c`, `libzfs_sendrecv.c`, `libzfs_dataset.c`, `zfs_main.c`) in the C
 //! locale, the same from 2.1 to 2.4. The table is ordered: the first row that fits decides, so what is
-//! particular stands above what is general. What fits no row is `Unknown`.
+//! particular stands above what is general. What fits no row is `Unknown`. Names are taken out before (`prose`), so
+//! that none of them is read as a reason.
+
+mod prose;
+
+use cryopod_command::Error as CommandError;
 
 use crate::error::Op;
 use crate::{Error, Holders, parse};
@@ -37,7 +42,7 @@ enum Meaning {
 
 use Meaning as M;
 
-/// Texts in lower case, with line breaks as spaces.
+/// Texts as `prose` leaves them: in lower case, with line breaks as spaces and without what stood in quotes.
 const TABLE: &[(&str, Meaning)] = &[
     ("i/o is currently suspended", M::PoolSuspended),
     ("permission denied", M::Permission),
@@ -62,9 +67,25 @@ const TABLE: &[(&str, Meaning)] = &[
     ("invalid backup stream", M::StreamCorrupt),
     ("resume token is corrupt", M::StreamCorrupt),
     ("space quota exceeded", M::NoSpace),
-    ("encryption", M::Encryption),
     ("key must be loaded", M::Encryption),
+    ("keys must be loaded", M::Encryption),
     ("key is not loaded", M::Encryption),
+    ("encryption key not loaded", M::Encryption),
+    ("encryption key does not match", M::Encryption),
+    ("failed to create encryption key", M::Encryption),
+    ("encryption failure", M::Encryption),
+    ("encryption feature not enabled", M::Encryption),
+    ("encryption must be turned on", M::Encryption),
+    ("encryption properties must inherit", M::Encryption),
+    ("encryption property '' cannot", M::Encryption),
+    ("unsupported encryption suite", M::Encryption),
+    ("new encryption root", M::Encryption),
+    ("outside of its encryption root", M::Encryption),
+    ("may only be set on encryption roots", M::Encryption),
+    ("is not encrypted", M::Encryption),
+    ("existing unencrypted dataset", M::Encryption),
+    ("an encrypted filesystem or overwrite", M::Encryption),
+    ("without the raw flag", M::Encryption),
     // Send.
     ("incremental source", M::BaseMissing),
     ("not an earlier snapshot", M::BaseMissing),
@@ -109,7 +130,7 @@ const TABLE: &[(&str, Meaning)] = &[
     ("specified multiple times", M::InvalidProperty),
     ("legacy mountpoint", M::Unsupported),
     ("no mountpoint set", M::Unsupported),
-    ("'canmount' property is set to 'off'", M::Unsupported),
+    ("'' property is set to ''", M::Unsupported),
     ("not supported", M::Unsupported),
     ("does not support", M::Unsupported),
     ("unsupported", M::Unsupported),
@@ -119,10 +140,19 @@ const TABLE: &[(&str, Meaning)] = &[
     ("zfs modules", M::Unsupported),
 ];
 
+/// Whether a command failed with that in its words, names apart.
+pub(crate) fn says(error: &CommandError, phrase: &str) -> bool {
+    match error {
+        CommandError::Failed { argv, stderr, .. } => prose::prose(argv.words(), stderr).contains(phrase),
+        _ => false,
+    }
+}
+
 /// The error that a text on stderr means; without holders and without a look at the pool, which need calls.
-pub(crate) fn classify(op: &Op, stderr: &str) -> Error {
-    let flat = stderr.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
-    let Some((text, meaning)) = TABLE.iter().find(|(text, _)| flat.contains(text)) else {
+/// `words` is the command line, for the names in it.
+pub(crate) fn classify(op: &Op, words: &[String], stderr: &str) -> Error {
+    let prose = prose::prose(words, stderr);
+    let Some((text, meaning)) = TABLE.iter().find(|(text, _)| prose.contains(text)) else {
         return Error::Unknown { op: op.clone(), said: said(stderr) };
     };
     let op = op.clone();
@@ -279,19 +309,62 @@ mod tests {
     fn texts_of_the_tool_have_their_meaning() {
         let op = Op::new("try", "tank/a");
         for (text, kind) in TEXTS {
-            assert_eq!(classify(&op, text).kind(), *kind, "{text}");
+            assert_eq!(classify(&op, &[], text).kind(), *kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_name_is_taken_for_a_reason() {
+        let names = ["encryption-proxy", "does not exist", "busy", "permission denied x", "no such pool"];
+        let texts = [
+            ("cannot open '{}': dataset does not exist", "not-found"),
+            ("cannot open '{}': something nobody has seen yet", "unknown"),
+            ("cannot destroy snapshot {}@s: something nobody has seen yet", "unknown"),
+            ("cannot create snapshot '{}@s': dataset already exists", "exists"),
+            (
+                "cannot receive incremental stream: destination {} has been modified\nsince most recent snapshot",
+                "diverged",
+            ),
+            ("cannot receive new filesystem stream: destination {}@s space quota exceeded.", "no-space"),
+            ("cannot receive: local origin for clone {}@s does not exist", "base-missing"),
+            ("cannot restore to {}: something nobody has seen yet", "unknown"),
+            (
+                "cannot destroy 'tank/x': filesystem has children\nuse '-r' to destroy the following datasets:\n{}",
+                "has-dependents",
+            ),
+        ];
+        for name in names.map(|leaf| format!("tank/cryopod/{leaf}")) {
+            let words = ["zfs", "verb", &name].map(str::to_owned);
+            for (text, kind) in texts {
+                let text = text.replace("{}", &name);
+                let error = classify(&Op::new("try", &name), &words, &text);
+                assert_eq!(error.kind(), kind, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_libzfs_says_of_keys_is_about_encryption() {
+        for text in [
+            "warning: cannot send 'tank/a@s': source key must be loaded",
+            "cannot mount 'tank/a': encryption key not loaded",
+            "cannot receive incremental stream: cannot perform raw receive on top of existing unencrypted dataset",
+            "cannot create 'tank/a': Keyformat required for new encryption root.",
+            "cannot send tank/a@s: encrypted dataset tank/a may not be sent with properties without the raw flag",
+        ] {
+            assert_eq!(classify(&Op::new("try", "tank/a"), &[], text).kind(), "encryption", "{text}");
         }
     }
 
     #[test]
     fn names_and_lists_are_taken_from_the_text() {
         let op = Op::new("destroy", "tank/a");
-        let error = classify(&op, TEXTS[7].0);
+        let error = classify(&op, &[], TEXTS[7].0);
         assert_eq!(error.to_string(), "cannot destroy tank/a: these depend on it: tank/a@s");
-        let error = classify(&op, TEXTS[11].0);
+        let error = classify(&op, &[], TEXTS[11].0);
         assert_eq!(error.to_string(), "cannot destroy tank/a: tank/a@s already exists");
         let op = Op::new("hold", "tank/a@s with tag job-1");
-        let error = classify(&op, "cannot hold snapshot 'tank/a@s': tag already exists on this dataset");
+        let error = classify(&op, &[], "cannot hold snapshot 'tank/a@s': tag already exists on this dataset");
         assert_eq!(error.to_string(), "cannot hold tank/a@s with tag job-1: it already has the hold job-1");
     }
 
@@ -299,6 +372,7 @@ mod tests {
     fn an_unknown_error_keeps_what_was_said() {
         let error = classify(
             &Op::new("create", "tank/a"),
+            &[],
             "internal error:\n cannot do it: Value too large\nusage:\n x",
         );
         assert_eq!(error.to_string(), "cannot create tank/a: internal error: cannot do it: Value too large");

@@ -130,7 +130,7 @@ fn from_command(op: &Op, error: CommandError) -> Error {
         CommandError::Failed { status, stderr, .. } if stderr.trim().is_empty() => {
             Error::Unknown { op: op.clone(), said: format!("the tool ended with {status} and said nothing") }
         }
-        CommandError::Failed { stderr, .. } => classify(op, &stderr),
+        CommandError::Failed { argv, stderr, .. } => classify(op, argv.words(), &stderr),
         CommandError::Deadline { after, lingering, .. } => {
             Error::Deadline { op: op.clone(), after, lingering }
         }

@@ -77,7 +77,7 @@ pub fn parse_anything(bytes: &[u8]) {
     drop(pool_status_json(bytes));
     drop(pool_status_text(&text));
     drop(crate::mounts::parse_mountinfo(&text));
-    drop(crate::classify::classify(&crate::error::Op::new("try", "tank/a"), &text));
+    drop(crate::classify::classify(&crate::error::Op::new("try", "tank/a"), &["tank/a".to_owned()], &text));
 }
 
 #[cfg(test)]

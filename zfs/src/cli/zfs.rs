@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Cli, Tool, from_command, joined, run, set_options, text, unparsable};
+use crate::classify::says;
 use crate::error::Op;
 use crate::{
     BookmarkName, Bytes, CreateRequest, Dataset, DatasetName, Entry, Error, Filter, Hold, HoldTag, Limits,
@@ -305,7 +306,7 @@ impl Zfs for Cli {
         let op = Op::new("mount", name);
         match self.command(Tool::Zfs).arg("mount").arg(name).run(limits) {
             Ok(_) => Ok(()),
-            Err(error) if error.stderr().contains("already mounted") => Ok(()),
+            Err(error) if says(&error, "already mounted") => Ok(()),
             Err(error) => {
                 let error = self.refine(from_command(&op, error), limits);
                 Err(self.explain(error, name, false, limits))
@@ -317,7 +318,7 @@ impl Zfs for Cli {
         let op = Op::new("unmount", name);
         match self.command(Tool::Zfs).arg("unmount").arg(name).run(limits) {
             Ok(_) => Ok(()),
-            Err(error) if error.stderr().contains("not currently mounted") => Ok(()),
+            Err(error) if says(&error, "not currently mounted") => Ok(()),
             Err(error) => {
                 let error = self.refine(from_command(&op, error), limits);
                 Err(self.explain(error, name, false, limits))
@@ -385,7 +386,7 @@ impl Zfs for Cli {
         let op = Op::new("abort the receive into", target);
         match self.command(Tool::Zfs).args(["receive", "-A"]).arg(target).run(limits) {
             Ok(_) => Ok(()),
-            Err(error) if error.stderr().contains("does not have any resumable receive state") => Ok(()),
+            Err(error) if says(&error, "does not have any resumable receive state") => Ok(()),
             Err(error) => match self.refine(from_command(&op, error), limits) {
                 Error::NotFound { .. } => Ok(()),
                 error => Err(error),
