@@ -137,6 +137,19 @@ impl Locks {
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
+    /// Removes the files of locks that nobody holds: whoever held them was killed. They would do no harm, but never go.
+    pub fn sweep(&self) -> Result<(), LockError> {
+        let failed = |source| LockError::Io { path: self.dir.clone(), source };
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|ending| ending == "lock" || ending == "wanted") {
+                // Held for a moment, and removed with that. Somebody who opened it meanwhile opens it again.
+                take(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     fn path(&self, name: &str, ending: &str) -> PathBuf {
         self.dir.join(format!("{name}.{ending}"))
     }
@@ -222,6 +235,25 @@ mod tests {
         drop(wish);
         fs::write(dir.path().join("a.wanted"), "").unwrap();
         assert!(!locks.is_wanted("a"));
+    }
+
+    #[test]
+    fn files_of_the_killed_are_swept_and_held_locks_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let locks = Locks::open(dir.path()).unwrap();
+        for dead in ["a.lock", "a.wanted"] {
+            fs::write(dir.path().join(dead), "").unwrap();
+        }
+        fs::write(dir.path().join("readme"), "").unwrap();
+        let (held, wish) = (locks.try_lock("b").unwrap().unwrap(), locks.want("b").unwrap().unwrap());
+        let shared = locks.share("c", &Limits::none()).unwrap();
+        locks.sweep().unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["b.lock", "b.wanted", "c.lock", "readme"]);
+        assert!(locks.try_lock("b").unwrap().is_none() && locks.try_lock("c").unwrap().is_none());
+        drop((held, wish, shared));
     }
 
     #[test]

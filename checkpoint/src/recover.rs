@@ -190,6 +190,9 @@ impl Recovery {
             }
             Err(error) => report.failures.push(error.into()),
         }
+        if let Err(error) = store.locks().sweep() {
+            report.failures.push(StoreError::from(error).into());
+        }
         report
     }
 }

@@ -9,6 +9,7 @@ use cryopod_zfs::{DatasetName, Properties, Zfs};
 use super::*;
 use crate::capture::{CaptureOptions, Mode};
 use crate::facts::NodeFacts;
+use crate::fault::test_hook;
 use crate::id::CheckpointId;
 use crate::kind::Kind;
 use crate::retention::Reason;

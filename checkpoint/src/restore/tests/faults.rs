@@ -22,10 +22,11 @@ fn every_step_of_placing_may_fail_or_be_its_last() {
         let volume = || {
             let volume = tempfile::tempdir().unwrap();
             fs::write(volume.path().join("stale"), "").unwrap();
-            let live = LiveVolume { destination: "/data".into(), source: volume.path().to_owned() };
+            let live =
+                LiveVolume { destination: "/data".into(), source: volume.path().to_owned(), replace: true };
             (volume, [live])
         };
-        // Volumes come first: a root that failed leaves them filled, and the next attempt fills them again.
+        // Volumes come first, and are empty again when the root fails.
         let untouched = |volume: &tempfile::TempDir, context: &str| {
             let expected = step == "place.volumes";
             assert_eq!(volume.path().join("stale").exists(), expected, "{context}: the volume");
