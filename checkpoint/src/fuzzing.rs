@@ -91,7 +91,8 @@ fn into_zfs(stream: &[u8], options: ImportOptions) -> bool {
     let left = listed.iter().map(|entry| entry.name().to_string()).filter(|name| {
         let below = name.strip_prefix(ROOT).unwrap_or(name);
         let imported = below.starts_with("/checkpoints/") || options.trusted && below.starts_with("/bases/");
-        !(parts.contains(&below) || accepted && imported)
+        let expected = parts.contains(&below) || accepted && imported;
+        !expected
     });
     assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new(), "something was left in the pool");
     assert_eq!((scene.entries("journal"), scene.entries("locks")), (1, 0), "something was left");
