@@ -95,6 +95,9 @@ pub(crate) enum Error {
     /// Neither a checkpoint nor something that has one.
     #[error("there is no checkpoint '{name}', and no container or pod of that name has one")]
     NoCheckpoint { name: String },
+    /// What a sender calls its checkpoints says nothing about those of this node.
+    #[error("'{name}' fits only imported checkpoints, which are meant by their ids alone: {ids}")]
+    OnlyImported { name: String, ids: String },
     /// A stream would go to a terminal.
     #[error("an export is binary and standard output is a terminal")]
     BinaryToTerminal,
@@ -210,6 +213,7 @@ impl Error {
             | Self::NotAPod { .. }
             | Self::Mode(_)
             | Self::Ambiguous { .. }
+            | Self::OnlyImported { .. }
             | Self::WhichContainer { .. }
             | Self::BinaryToTerminal
             | Self::ImportFromTerminal => Kind::InvalidArgument,
@@ -280,7 +284,7 @@ impl Error {
             Self::IsPod { instead, .. } => return Some(instead.clone()),
             Self::NoRuntime { .. } => "name one of these, an absolute path, or add a [runtime.NAME] section",
             Self::BadSignal { .. } => "TERM, SIGUSR1, RTMIN+3 or a number from 1 to 64",
-            Self::Ambiguous { .. } => "give the whole id",
+            Self::Ambiguous { .. } | Self::OnlyImported { .. } => "give the whole id",
             Self::NoCheckpoint { .. } => "`cryopod checkpoints list` shows what there is",
             Self::BinaryToTerminal => "`cryopod checkpoints export ID FILE`, or pipe it into something",
             Self::ImportFromTerminal => "`cryopod checkpoints import FILE`, or pipe an export into it",

@@ -61,7 +61,7 @@ pub(crate) struct CheckpointArgs {
 /// Options of `restore`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RestoreArgs {
-    /// Checkpoint, or a container whose latest checkpoint is meant
+    /// Checkpoint, or a container whose latest checkpoint of this node is meant
     #[arg(value_name = "CHECKPOINT|CONTAINER")]
     pub(crate) source: String,
     /// Another checkpoint of that container than the latest: its id, or a unique beginning of it

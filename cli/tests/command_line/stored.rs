@@ -154,3 +154,15 @@ fn a_damaged_checkpoint_decides_the_code_also_after_one_that_is_not_there() {
     let message = place.fails(12, &["--config", &config, "checkpoints", "verify", "ghost", "web-1"]);
     assert!(message.contains("ghost") && message.contains("web-1"), "{message}");
 }
+
+#[test]
+fn the_latest_of_a_name_was_captured_here() {
+    let foreign = Stored { id: "foreign-1", created: "2999-01-01T00:00:00Z", imported: true, ..CAPTURED };
+    let cache = Stored { id: "foreign-2", of: "cache", imported: true, ..CAPTURED };
+    let Some((place, config)) = with(&[CAPTURED, foreign, cache]) else { return };
+    let shown = place.works(&["--config", &config, "checkpoints", "show", "web", "-o", "json"]);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["checkpoint"]["id"], "web-1");
+    let message = place.fails(5, &["--config", &config, "restore", "cache"]);
+    assert!(message.contains("foreign-2") && message.contains("imported"), "{message}");
+}
