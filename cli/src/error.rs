@@ -3,6 +3,8 @@
 //! Every error has a [`Kind`], which decides the exit code, and where we know it an advice: the next command to
 //! type or the thing to change. Messages stand alone; nothing above adds to them.
 
+mod report;
+
 use std::io;
 use std::path::PathBuf;
 
@@ -12,18 +14,16 @@ use cryopod_checkpoint::journal::JournalError;
 use cryopod_checkpoint::kind::Kind;
 use cryopod_checkpoint::manifest::ManifestError;
 use cryopod_checkpoint::recover::{RecoverError, TurnError};
-use cryopod_checkpoint::refusal::Refusal;
 use cryopod_checkpoint::restore::PlaceError;
 use cryopod_checkpoint::settle::SettleError;
 use cryopod_checkpoint::ship::ShipError;
 use cryopod_checkpoint::store::{StoreError, zfs_kind};
 use cryopod_runtime::choice::UnknownMode;
 use cryopod_runtime::config::ConfigError;
-use cryopod_runtime::disk::DiskError;
 use cryopod_runtime::error::Error as RuntimeError;
 use cryopod_shim::control::client::ClientError;
 
-use crate::output::FailureReport;
+pub(crate) use report::pod_advice;
 
 /// A verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -249,99 +249,5 @@ impl Error {
             Self::Config(_) => Kind::InvalidArgument,
             Self::Several { worst, .. } => *worst,
         }
-    }
-
-    /// What to do, where we know it.
-    pub(crate) fn advice(&self) -> Option<String> {
-        if let Some(refusal) = self.refusal() {
-            return Some(refusal.advice.clone());
-        }
-        let text = match self {
-            Self::SpecExists { .. } => "--force replaces it, --print shows what would be written",
-            Self::NoBundle { .. } => {
-                "--bundle DIR names a directory with config.json; `cryopod spec` writes one"
-            }
-            Self::NoContainer { .. } | Self::NoTarget { .. } => "`cryopod list --all` shows what there is",
-            Self::RestoresAsPod { id } => return Some(pod_advice(id.as_str())),
-            Self::NeedsBundle { id } => {
-                return Some(format!(
-                    "--bundle DIR with a config.json of your own; `cryopod checkpoints show {id} -o json` has the captured one"
-                ));
-            }
-            Self::RecordedRuntime { .. } => "--runtime says which runs it: one of these, or an absolute path",
-            Self::VolumeInUse { .. } => {
-                "--bundle DIR with volumes of its own; or --overwrite-volumes, if nothing else uses it"
-            }
-            Self::FileExists { .. } => "choose another name, or remove it first",
-            Self::ContainerExists { id } => {
-                return Some(format!("`cryopod delete {id}` removes it; or choose another name"));
-            }
-            Self::ContainerState { advice, .. } => return Some(advice.clone()),
-            Self::PodState { pod, .. } | Self::NoSuchContainer { pod, .. } => {
-                return Some(format!("`cryopod state {pod}` shows its containers"));
-            }
-            Self::WhichContainer { .. } => "--container NAME says which",
-            Self::IsPod { instead, .. } => return Some(instead.clone()),
-            Self::NoRuntime { .. } => "name one of these, an absolute path, or add a [runtime.NAME] section",
-            Self::BadSignal { .. } => "TERM, SIGUSR1, RTMIN+3 or a number from 1 to 64",
-            Self::Ambiguous { .. } | Self::OnlyImported { .. } => "give the whole id",
-            Self::NoCheckpoint { .. } => "`cryopod checkpoints list` shows what there is",
-            Self::BinaryToTerminal => "`cryopod checkpoints export ID FILE`, or pipe it into something",
-            Self::ImportFromTerminal => "`cryopod checkpoints import FILE`, or pipe an export into it",
-            Self::NotRoot { .. } => "run it as root, or through sudo",
-            Self::Turn(TurnError::Left { .. }) => "`cryopod recover` tries again",
-            Self::Relayed { advice, .. } => return advice.clone(),
-            Self::Config(_) => "`cryopod config dump` shows every key with its default",
-            _ => return None,
-        };
-        Some(text.to_owned())
-    }
-
-    /// The refusal with its three parts, where this is one.
-    fn refusal(&self) -> Option<&Refusal> {
-        match self {
-            Self::Capture(CaptureError::Refused(refusal))
-            | Self::Runtime(RuntimeError::Disk(DiskError::Refused(refusal))) => Some(refusal),
-            _ => None,
-        }
-    }
-
-    /// As programs and people get it.
-    pub(crate) fn report(&self) -> FailureReport {
-        let refusal = self.refusal();
-        FailureReport {
-            kind: kind_name(self.kind()),
-            code: refusal.map(|refusal| refusal.code.clone()),
-            message: refusal.map_or_else(|| self.to_string(), |it| format!("{} [{}]", it.text, it.code)),
-            advice: self.advice(),
-        }
-    }
-}
-
-/// What brings a checkpoint of a pod back.
-pub(crate) fn pod_advice(id: &str) -> String {
-    format!("create a pod with the annotation cryopod.dev/restore-from: {id}")
-}
-
-/// The word for a kind that stands in JSON and in the documentation.
-pub(crate) fn kind_name(kind: Kind) -> String {
-    match serde_json::to_value(kind) {
-        Ok(serde_json::Value::String(name)) => name,
-        _ => "internal".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_keeps_its_code_and_its_advice_apart_from_its_text() {
-        let refusal = Refusal::new("io-uring", "process 7 uses io_uring", "checkpoint the disk only");
-        let report = Error::Capture(CaptureError::Refused(refusal)).report();
-        assert_eq!(report.kind, "failed-precondition");
-        assert_eq!(report.code.as_deref(), Some("io-uring"));
-        assert_eq!(report.message, "process 7 uses io_uring [io-uring]");
-        assert_eq!(report.advice.as_deref(), Some("checkpoint the disk only"));
     }
 }

@@ -114,16 +114,18 @@ impl Output {
             to_stderr(&format!("{value}\n"));
             return;
         }
-        let mut text = format!(
-            "{} {}\n",
-            self.stderr.paint(Style::Failure, "cryopod:"),
-            printable_lines(&report.message)
-        );
-        if let Some(advice) = &report.advice {
-            text.push_str(&format!("   {} {advice}\n", self.stderr.paint(Style::Strong, "try:")));
-        }
-        to_stderr(&text);
+        to_stderr(&for_people(report, self.stderr));
     }
+}
+
+fn for_people(report: &FailureReport, palette: Palette) -> String {
+    let mark = palette.paint(Style::Failure, "cryopod:");
+    let mut text = format!("{mark} {}\n", printable_lines(&report.message));
+    // What a tool said may have the advice in it already.
+    if let Some(advice) = report.advice.as_ref().filter(|advice| !report.message.contains(*advice)) {
+        text.push_str(&format!("   {} {advice}\n", palette.paint(Style::Strong, "try:")));
+    }
+    text
 }
 
 fn to_stderr(text: &str) {
@@ -176,5 +178,18 @@ mod tests {
         let report =
             FailureReport { kind: "not-found".into(), code: None, message: "gone".into(), advice: None };
         assert_eq!(serde_json::to_string(&report).unwrap(), r#"{"kind":"not-found","message":"gone"}"#);
+    }
+
+    #[test]
+    fn advice_is_given_once() {
+        let report = |message: &str| FailureReport {
+            kind: "failed-precondition".into(),
+            code: None,
+            message: message.into(),
+            advice: Some("remove it".into()),
+        };
+        let shown = |message| for_people(&report(message), Palette::new(false));
+        assert_eq!(shown("in the way"), "cryopod: in the way\n   try: remove it\n");
+        assert_eq!(shown("in the way; remove it"), "cryopod: in the way; remove it\n");
     }
 }

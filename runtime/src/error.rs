@@ -155,6 +155,14 @@ impl Error {
         }
     }
 
+    /// The refusal with its three parts, where this is one.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Disk(DiskError::Refused(refusal)) => Some(refusal),
+            _ => None,
+        }
+    }
+
     /// How a caller should react.
     pub fn kind(&self) -> Kind {
         match self {

@@ -21,6 +21,7 @@ use cryopod_checkpoint::id::NameError;
 use cryopod_checkpoint::journal::JournalError;
 use cryopod_checkpoint::kind::Kind;
 use cryopod_checkpoint::progress::Progress;
+use cryopod_checkpoint::refusal::Refusal;
 use cryopod_checkpoint::restore::PlaceError;
 use cryopod_checkpoint::settle::SettleError;
 use cryopod_checkpoint::store::StoreError;
@@ -118,6 +119,15 @@ pub enum DoorError {
 }
 
 impl DoorError {
+    /// The refusal with its three parts, where this is one.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Capture(error) => error.refusal(),
+            Self::Runtime(error) => error.refusal(),
+            _ => None,
+        }
+    }
+
     fn file(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { action, path, source }

@@ -8,16 +8,26 @@ use std::future::Future;
 
 use crate::idle;
 use cryopod_checkpoint::kind::Kind;
+use cryopod_checkpoint::refusal::Refusal;
 use cryopod_command::Cancel;
 use tracing::Instrument;
 use ttrpc::r#async::TtrpcContext;
-use ttrpc::{Code, error::get_rpc_status};
+use ttrpc::error::{get_rpc_status, get_status};
+use ttrpc::{Code, proto::Any};
 
 /// An error that knows how its caller should react.
 pub trait Failure: std::error::Error {
     /// The class of this error.
     fn kind(&self) -> Kind;
+
+    /// What goes along with the answer for a caller of ours; containerd gets messages alone.
+    fn refusal(&self) -> Option<&Refusal> {
+        None
+    }
 }
+
+/// Type of the status detail that carries a refusal: its three parts as JSON. Who does not know it has the message.
+const REFUSAL: &str = "cryopod.dev/refusal";
 
 /// The ttrpc code of a kind.
 pub fn code(kind: Kind) -> Code {
@@ -57,7 +67,19 @@ pub fn kind(code: Code) -> Kind {
 
 /// The answer for an error.
 pub fn status(error: &impl Failure) -> ttrpc::Error {
-    get_rpc_status(code(error.kind()), error.to_string())
+    let mut status = get_status(code(error.kind()), error.to_string());
+    if let Some(value) = error.refusal().and_then(|refusal| serde_json::to_vec(refusal).ok()) {
+        let mut detail = Any::new();
+        (detail.type_url, detail.value) = (REFUSAL.to_owned(), value);
+        status.details.push(detail);
+    }
+    ttrpc::Error::RpcStatus(status)
+}
+
+/// The refusal that an answer carries.
+pub fn refusal(status: &ttrpc::Status) -> Option<Refusal> {
+    let detail = status.details.iter().find(|detail| detail.type_url == REFUSAL)?;
+    serde_json::from_slice(&detail.value).ok()
 }
 
 /// Runs the work of one request to its end, even when the caller goes away, inside a span with the caller's trace

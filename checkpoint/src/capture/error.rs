@@ -70,6 +70,15 @@ impl CaptureError {
         }
     }
 
+    /// The refusal with its three parts, where this is one: from before anything was touched, or from the dump.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::Target(error) => error.refused.as_deref(),
+            _ => None,
+        }
+    }
+
     /// How a caller should react.
     pub fn kind(&self) -> Kind {
         match self {

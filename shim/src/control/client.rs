@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cryopod_checkpoint::kind::Kind;
+use cryopod_checkpoint::refusal::Refusal;
 use cryopod_command::{Limits, Stop};
 use tokio::runtime::Runtime;
 use ttrpc::asynchronous::transport::Socket;
@@ -51,6 +52,8 @@ pub enum ClientError {
         kind: Kind,
         /// What it said.
         message: String,
+        /// Its three parts, where it is a refusal of a checkpoint.
+        refusal: Option<Box<Refusal>>,
     },
     /// The connection broke before the answer came; the shim may have died.
     #[error("the shim did not answer: {0}")]
@@ -81,9 +84,11 @@ impl ClientError {
 impl From<ttrpc::Error> for ClientError {
     fn from(error: ttrpc::Error) -> Self {
         match error {
-            ttrpc::Error::RpcStatus(status) => {
-                ClientError::Refused { kind: rpc::kind(status.code()), message: status.message().to_owned() }
-            }
+            ttrpc::Error::RpcStatus(status) => ClientError::Refused {
+                kind: rpc::kind(status.code()),
+                message: status.message().to_owned(),
+                refusal: rpc::refusal(&status).map(Box::new),
+            },
             other => ClientError::Lost(other.to_string()),
         }
     }

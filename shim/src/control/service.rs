@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cryopod_checkpoint::kind::Kind;
+use cryopod_checkpoint::refusal::Refusal;
 use cryopod_runtime::cgroup::Cgroup;
 use ttrpc::r#async::TtrpcContext;
 
@@ -14,11 +16,29 @@ use crate::metrics;
 use crate::pod::Pod;
 use crate::process::state::State;
 use crate::proto::control_ttrpc::Control;
-use crate::rpc::{CancelOnDrop, detached, status};
+use crate::rpc::{CancelOnDrop, Failure, detached, status};
 
 /// Serves Control for one pod.
 pub(crate) struct ControlService {
     pub(crate) pod: Arc<Pod>,
+}
+
+/// A capture that failed, told to a caller of ours: a refusal goes along with its code and its advice.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Told(#[from] TaskError);
+
+impl Failure for Told {
+    fn kind(&self) -> Kind {
+        self.0.kind()
+    }
+
+    fn refusal(&self) -> Option<&Refusal> {
+        match &self.0 {
+            TaskError::Door(error) => error.refusal(),
+            _ => None,
+        }
+    }
 }
 
 /// The word that the protocol has for a state.
@@ -71,13 +91,9 @@ impl Control for ControlService {
         let (pod, switch) = (self.pod.clone(), cancel.switch());
         let id = pod.shared().group.clone();
         let work = async move {
-            let choices = Choices::parse(
-                &request.id,
-                &request.mode,
-                &request.tcp,
-                &request.pre_dump,
-                &request.volumes,
-            )?;
+            let choices =
+                Choices::parse(&request.id, &request.mode, &request.tcp, &request.pre_dump, &request.volumes)
+                    .map_err(TaskError::from)?;
             let labels = request.labels.into_iter().collect();
             let timeout =
                 Some(request.timeout_seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs);
@@ -95,7 +111,7 @@ impl Control for ControlService {
                 .map_err(|error| TaskError::Malformed { what: "the timeline", reason: error.to_string() })?;
             response.store = Some(stored.told()).into();
             response.settled = stored.settled;
-            Ok::<_, TaskError>(response)
+            Ok::<_, Told>(response)
         };
         let answer = detached(context, "control.checkpoint", &id, work).await;
         cancel.disarm();
@@ -153,4 +169,44 @@ async fn thaw(cgroup: Cgroup) -> Result<bool, TaskError> {
         Ok::<bool, TaskError>(true)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::DoorError;
+    use crate::control::client::ClientError;
+    use cryopod_checkpoint::capture::CaptureError;
+    use cryopod_checkpoint::target::TargetError;
+    use protobuf::Message;
+
+    /// What a caller gets of it, over the wire.
+    fn heard(error: CaptureError) -> (String, Option<Refusal>) {
+        let told = Told(TaskError::Door(DoorError::Capture(error)));
+        let ttrpc::Error::RpcStatus(status) = status(&told) else { panic!("no status") };
+        let status = ttrpc::Status::parse_from_bytes(&status.write_to_bytes().unwrap()).unwrap();
+        match ClientError::from(ttrpc::Error::RpcStatus(status)) {
+            ClientError::Refused { kind: Kind::FailedPrecondition, message, refusal } => {
+                (message, refusal.map(|refusal| *refusal))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_refusal_reaches_the_caller_with_its_code_and_its_advice() {
+        let refusal = Refusal::new("io-uring", "process 7 uses io_uring", "checkpoint the disk only");
+        let (message, parts) = heard(CaptureError::Refused(refusal.clone()));
+        assert_eq!((message, parts), (refusal.to_string(), Some(refusal.clone())));
+        let by_dump = TargetError {
+            step: "dump",
+            container: "web".to_owned(),
+            kind: Kind::FailedPrecondition,
+            refused: Some(Box::new(refusal.clone())),
+            source: "criu failed".into(),
+        };
+        let (message, parts) = heard(CaptureError::Target(by_dump));
+        assert_eq!((message.as_str(), parts), ("dump of container web: criu failed", Some(refusal)));
+        assert_eq!(heard(CaptureError::Empty("web".to_owned())).1, None);
+    }
 }
