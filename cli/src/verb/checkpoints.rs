@@ -3,6 +3,7 @@
 mod hold;
 mod prune;
 mod ship;
+mod stream;
 pub(crate) mod view;
 
 use std::time::Duration;

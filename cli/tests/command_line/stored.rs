@@ -2,9 +2,14 @@
 //! `checkpoint::store` draws it, since a capture needs a node.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use cryopod_checkpoint::digest;
 use cryopod_checkpoint::manifest::Manifest;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::{Place, is_root, with_store};
@@ -16,6 +21,8 @@ struct Stored<'a> {
     created: &'a str,
     runtime: &'a str,
     imported: bool,
+    /// Bytes that make the manifest longer.
+    padding: usize,
 }
 
 const CAPTURED: Stored<'_> = Stored {
@@ -24,6 +31,7 @@ const CAPTURED: Stored<'_> = Stored {
     created: "2026-03-04T05:06:07Z",
     runtime: "oci/crun 1.21",
     imported: false,
+    padding: 0,
 };
 
 impl Stored<'_> {
@@ -36,6 +44,7 @@ impl Stored<'_> {
                 "ociVersion": "1.2.0",
                 "root": { "path": "rootfs" },
                 "process": { "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["sh"] },
+                "annotations": { "padding": "x".repeat(self.padding) },
                 "hooks": { "prestart": [{ "path": "/tmp/x" }] }
             },
         });
@@ -165,4 +174,63 @@ fn the_latest_of_a_name_was_captured_here() {
     assert_eq!(shown["checkpoint"]["id"], "web-1");
     let message = place.fails(5, &["--config", &config, "restore", "cache"]);
     assert!(message.contains("foreign-2") && message.contains("imported"), "{message}");
+}
+
+/// A verb on checkpoints with pipes whose other ends are ours.
+fn piped(place: &Place, config: &str, args: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_cryopod"))
+        .arg("--root")
+        .arg(place.path().join("root"))
+        .args(["--config", config, "checkpoints"])
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Sends SIGINT, after which it has to end as cancelled, and soon.
+fn interrupt(mut child: Child) {
+    let sent = Instant::now();
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if sent.elapsed() > Duration::from_secs(10) {
+            child.kill().unwrap();
+            panic!("it ignores SIGINT");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(status.code(), Some(130));
+}
+
+#[test]
+fn an_import_that_waits_for_its_stream_can_be_interrupted() {
+    let Some((place, config)) = with(&[]) else { return };
+    let mut child = piped(&place, &config, &["import", "-"]);
+    let mut stream = b"CRYOPOD-EXPORT\n\0\x01\0\0\0M\0\0\0\0\x10\0".to_vec();
+    // More than a pipe holds: when all of it is written, the command has begun to read.
+    stream.resize(stream.len() + (200 << 10), b' ');
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&stream).unwrap();
+    interrupt(child);
+    drop(stdin);
+    assert!(ids(&place, &config).is_empty());
+    assert!(place.works(&["--config", &config, "recover"]).contains("nothing to recover"));
+}
+
+#[test]
+fn an_export_whose_reader_does_not_read_can_be_interrupted() {
+    let large = Stored { padding: 4 << 20, ..CAPTURED };
+    let Some((place, config)) = with(&[large]) else { return };
+    let mut child = piped(&place, &config, &["export", "web-1"]);
+    let mut stdout = child.stdout.take().unwrap();
+    // It writes, and more than a pipe holds.
+    stdout.read_exact(&mut [0; 16]).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    interrupt(child);
+    assert_eq!(ids(&place, &config), ["web-1"]);
 }

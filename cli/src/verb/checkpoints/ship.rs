@@ -4,15 +4,18 @@
 //! when they are whole. It is binary and never goes to a terminal.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use cryopod_checkpoint::ship::{self, ExportOptions, ImportOptions};
+use cryopod_checkpoint::ship::{self, ExportOptions, ImportOptions, ShipError};
+use cryopod_command::Limits;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::json;
 
+use super::stream::Stream;
 use super::{LOOK, WHOLE, find};
 use crate::args::{ExportArgs, ImportArgs};
 use crate::context::{Context, need_root};
@@ -37,8 +40,10 @@ pub(super) fn export(context: &Context, args: &ExportArgs) -> Result<u8, Error> 
     let options = ExportOptions { bases: !args.without_bases };
     let progress = Progress::begin(&context.output, &format!("exporting {id}"));
     if to_stdout {
-        let mut stdout = BufWriter::with_capacity(BUFFER, io::stdout());
-        ship::export(&store, &id, &mut stdout, options, &progress, &limits)?;
+        let stdout = Stream::of(io::stdout().as_fd(), &limits).map_err(Error::Stdout)?;
+        let mut stdout = BufWriter::with_capacity(BUFFER, stdout);
+        ship::export(&store, &id, &mut stdout, options, &progress, &limits)
+            .map_err(|error| stopped(error, &limits))?;
         stdout.flush().map_err(Error::Stdout)?;
         return Ok(exit::OK);
     }
@@ -64,25 +69,27 @@ pub(super) fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> 
     let limits = context.signals.limits(WHOLE);
     let store = context.open_store(&limits)?.store;
     let journal = context.journal()?;
-    let source: Box<dyn Read + Send> = if from_stdin {
-        Box::new(io::stdin())
-    } else {
-        let file = File::open(&args.file).map_err(|source| Error::Read {
-            what: "export",
-            path: args.file.clone(),
-            source,
-        })?;
-        Box::new(file)
-    };
+    let opened =
+        if from_stdin { Stream::of(io::stdin().as_fd(), &limits) } else { Stream::open(&args.file, &limits) };
+    let source = opened.map_err(|source| Error::Read { what: "export", path: args.file.clone(), source })?;
     let options = ImportOptions { trusted: args.trusted };
     let progress = Progress::begin(&context.output, "importing");
-    let mut source = Counter::new(source);
-    let id = ship::import(&store, &journal, &mut source, options, &progress, &limits)?;
+    let mut source = Counter::new(BufReader::with_capacity(BUFFER, source));
+    let id = ship::import(&store, &journal, &mut source, options, &progress, &limits)
+        .map_err(|error| stopped(error, &limits))?;
     drop(progress);
     let value = json!({ "id": id, "bytes": source.count });
     context.output.result(&value, |_| id.to_string())?;
     context.output.note(&format!("imported and verified; `cryopod checkpoints show {id}` says what it is"));
     Ok(exit::OK)
+}
+
+/// A stream that was left because its limits said so has not failed.
+fn stopped(error: ShipError, limits: &Limits) -> ShipError {
+    match (error, limits.check()) {
+        (ShipError::Io { .. }, Err(stop)) => ShipError::Stopped(stop),
+        (error, _) => error,
+    }
 }
 
 /// A file under a name of its own until it is whole.
