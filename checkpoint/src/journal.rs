@@ -11,6 +11,7 @@
 //! An operation whose owner lives (lock held, or the recorded process still there) is never handed to recovery.
 
 mod entry;
+mod look;
 mod owner;
 
 use std::fs;
@@ -24,6 +25,7 @@ use crate::kind::Kind;
 use crate::lock::{Lock, LockError, Locks};
 
 pub use entry::{CaptureStage, Entry, EntryError, Operation, PlannedSnapshot, VERSION};
+pub use look::Look;
 pub use owner::Owner;
 pub(crate) use owner::boot_id;
 
@@ -127,7 +129,7 @@ impl Journal {
     /// alone.
     pub(crate) fn scan_for(&self, wanted: impl Fn(&Operation) -> bool) -> Result<Scan, JournalError> {
         let mut scan = Scan::default();
-        for path in self.files()? {
+        for path in files(&self.dir)? {
             let Some(op) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")) else {
                 continue;
             };
@@ -142,9 +144,8 @@ impl Journal {
     /// What all entries say, without taking or moving any; those that are no entries are left out.
     pub(crate) fn operations(&self) -> Result<Vec<Operation>, JournalError> {
         let mut operations = Vec::new();
-        for path in
-            self.files()?.iter().filter(|path| path.extension().is_some_and(|ending| ending == "json"))
-        {
+        let paths = files(&self.dir)?;
+        for path in paths.iter().filter(|path| path.extension().is_some_and(|ending| ending == "json")) {
             match read(path) {
                 Ok(entry) => operations.extend(entry.map(|entry| entry.operation)),
                 Err(ReadError::Damaged(_)) => {}
@@ -154,20 +155,10 @@ impl Journal {
         Ok(operations)
     }
 
-    fn files(&self) -> Result<Vec<PathBuf>, JournalError> {
-        let mut paths = Vec::new();
-        let listing = fs::read_dir(&self.dir).map_err(|source| io_error("list", &self.dir, source))?;
-        for item in listing {
-            paths.push(item.map_err(|source| io_error("list", &self.dir, source))?.path());
-        }
-        paths.sort();
-        Ok(paths)
-    }
-
     /// Reads every entry; those without an owner come locked.
     pub fn scan(&self) -> Result<Scan, JournalError> {
         let mut scan = Scan::default();
-        for path in self.files()? {
+        for path in files(&self.dir)? {
             if let Err(error) = self.look_at_file(&path, &mut scan) {
                 tracing::error!(path = %path.display(), %error, "a journal file cannot be looked at");
                 scan.unreadable.push(error);
@@ -269,6 +260,15 @@ impl Drop for Open {
             tracing::error!(%error, "a journal entry stays owned by this process until that ends");
         }
     }
+}
+
+fn files(dir: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    let mut paths = Vec::new();
+    for item in fs::read_dir(dir).map_err(|source| io_error("list", dir, source))? {
+        paths.push(item.map_err(|source| io_error("list", dir, source))?.path());
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 enum ReadError {

@@ -42,7 +42,7 @@ use crate::settle;
 
 use content::Content;
 
-pub use choose::{Chosen, open};
+pub use choose::{Chosen, look, open};
 pub use config::{StoreChoice, StoreConfig, StoreKind};
 pub use dir::DirStore;
 pub use error::zfs_kind;

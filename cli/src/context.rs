@@ -109,20 +109,19 @@ impl Context {
         Ok(Opened { chosen: told, ..self.open_chosen(&config, limits)? })
     }
 
+    /// Which store would be used, and the bytes that are free there, without making it one.
+    pub(crate) fn look_at_store(&self, limits: &Limits) -> Result<(Chosen, Option<u64>), Error> {
+        let config = self.config()?.store.wanted().map_err(Error::StoreRoot)?;
+        let (zfs, missing) = Self::zfs(&config, limits)?;
+        let (mut chosen, free) = store::look(&config, zfs, limits)?;
+        if let Some(missing) = missing {
+            chosen.why = missing;
+        }
+        Ok((chosen, free))
+    }
+
     fn open_chosen(&self, config: &StoreConfig, limits: &Limits) -> Result<Opened, Error> {
-        let choice = config.choice;
-        let zfs = match choice {
-            StoreChoice::Dir => Ok(None),
-            StoreChoice::Auto | StoreChoice::Zfs => cryopod_zfs::open(limits).map(Some),
-        };
-        let (zfs, missing) = match zfs {
-            Ok(zfs) => (zfs, None),
-            // A root that is configured is meant: writing elsewhere would hide the fault.
-            Err(error) if choice == StoreChoice::Zfs || config.root.is_some() => {
-                return Err(Error::NoZfs(error));
-            }
-            Err(error) => (None, Some(error.to_string())),
-        };
+        let (zfs, missing) = Self::zfs(config, limits)?;
         let (store, mut chosen) = store::open(config, zfs.clone(), limits)?;
         if let Some(missing) = missing {
             chosen.why = missing;
@@ -130,11 +129,31 @@ impl Context {
         Ok(Opened { store, zfs, chosen })
     }
 
+    /// ZFS where the configuration has a use for it, or why there is none.
+    fn zfs(config: &StoreConfig, limits: &Limits) -> Result<(Option<Arc<dyn Zfs>>, Option<String>), Error> {
+        let choice = config.choice;
+        let zfs = match choice {
+            StoreChoice::Dir => Ok(None),
+            StoreChoice::Auto | StoreChoice::Zfs => cryopod_zfs::open(limits).map(Some),
+        };
+        match zfs {
+            Ok(zfs) => Ok((zfs, None)),
+            // A root that is configured is meant: writing elsewhere would hide the fault.
+            Err(error) if choice == StoreChoice::Zfs || config.root.is_some() => Err(Error::NoZfs(error)),
+            Err(error) => Ok((None, Some(error.to_string()))),
+        }
+    }
+
     /// The journal of operations.
     pub(crate) fn journal(&self) -> Result<Journal, Error> {
+        Ok(Journal::open(self.journal_dir())?)
+    }
+
+    /// Where that is.
+    pub(crate) fn journal_dir(&self) -> PathBuf {
         // Another root is another world, with a journal of its own: tests, a trial beside a running node.
         let own = self.root != Path::new(DEFAULT_ROOT);
-        Ok(Journal::open(if own { self.root.join("journal") } else { JOURNAL.into() })?)
+        if own { self.root.join("journal") } else { JOURNAL.into() }
     }
 
     /// Standalone containers.

@@ -351,6 +351,38 @@ fn an_empty_store_answers_every_verb() {
 }
 
 #[test]
+fn doctor_looks_and_makes_nothing() {
+    let place = Place::new();
+    let config = with_store(&place);
+    let look = || {
+        let done = place.run(&["--config", &config, "-o", "json", "doctor"]);
+        let answer: Value = serde_json::from_slice(&done.stdout).unwrap();
+        move |check: &str| {
+            let findings = answer["findings"].as_array().unwrap();
+            findings.iter().find(|finding| finding["check"] == check).cloned().unwrap_or_default()
+        }
+    };
+    let found = look();
+    if is_root() {
+        assert_eq!(found("store")["level"], "ok", "{}", found("store"));
+        assert_eq!(found("journal")["level"], "ok", "{}", found("journal"));
+    }
+    for made in ["store", "root"] {
+        assert!(!place.path().join(made).exists(), "doctor made {made}");
+    }
+    if !is_root() {
+        return;
+    }
+    // What is damaged is reported, and stays for `recover`; somebody's directory is not taken.
+    let damaged = place.write("root/journal/x.json", "{");
+    place.write("store/photo.jpg", "");
+    let found = look();
+    assert!(found("journal")["text"].as_str().unwrap().contains("x.json"), "{}", found("journal"));
+    assert!(std::fs::exists(damaged).unwrap());
+    assert!(found("store")["text"].as_str().unwrap().contains("not a store"), "{}", found("store"));
+}
+
+#[test]
 fn what_is_no_export_is_refused_and_leaves_nothing() {
     let place = Place::new();
     let config = with_store(&place);

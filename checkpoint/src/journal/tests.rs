@@ -132,3 +132,25 @@ proptest! {
         Entry::parse(&bytes).ok();
     }
 }
+
+#[test]
+fn a_look_says_what_a_scan_would_and_changes_nothing() {
+    let (dir, journal) = journal();
+    let missing = dir.path().join("missing");
+    assert_eq!(Journal::look(&missing).unwrap(), Look::default());
+    assert!(!missing.exists());
+    let alive = journal.begin(capture()).unwrap();
+    let orphan = journal.begin(capture()).unwrap();
+    let op = orphan.entry().op.clone();
+    drop(orphan);
+    fs::write(dir.path().join("x.json"), "{").unwrap();
+    fs::write(dir.path().join("y.json.tmp"), "{").unwrap();
+    fs::write(dir.path().join("strange"), "").unwrap();
+    let before = files(dir.path()).unwrap();
+    let look = Journal::look(dir.path()).unwrap();
+    assert_eq!(look.orphans, [op]);
+    assert_eq!(look.unreadable.len(), 2, "{look:?}");
+    assert!(look.unreadable[0].contains("strange") && look.unreadable[1].contains("x.json"), "{look:?}");
+    assert_eq!(files(dir.path()).unwrap(), before);
+    alive.finish().unwrap();
+}

@@ -33,6 +33,37 @@ pub fn open(
     limits: &Limits,
 ) -> Result<(Arc<Store>, Chosen), StoreError> {
     let locks = Locks::open(&config.locks)?;
+    let (found, chosen) = choose(config, zfs, limits)?;
+    let store = match found {
+        Some((zfs, root)) => Store::Zfs(ZfsStore::open(zfs, root, config.dir.clone(), locks, limits)?),
+        None => Store::Dir(DirStore::open(config.dir.clone(), locks)?),
+    };
+    Ok((Arc::new(store), chosen))
+}
+
+/// What [`open`] would open, and the bytes that are free there; makes nothing and marks nothing.
+pub fn look(
+    config: &StoreConfig,
+    zfs: Option<Arc<dyn Zfs>>,
+    limits: &Limits,
+) -> Result<(Chosen, Option<u64>), StoreError> {
+    let (found, chosen) = choose(config, zfs, limits)?;
+    let free = match found {
+        Some((zfs, root)) => ZfsStore::free_at(zfs.as_ref(), &root, limits)?,
+        None => Some(DirStore::look(&config.dir)?),
+    };
+    Ok((chosen, free))
+}
+
+/// Where a ZFS store is.
+type Place = (Arc<dyn Zfs>, DatasetName);
+
+/// The root dataset, or None for the directory.
+fn choose(
+    config: &StoreConfig,
+    zfs: Option<Arc<dyn Zfs>>,
+    limits: &Limits,
+) -> Result<(Option<Place>, Chosen), StoreError> {
     let found = match (config.choice, zfs) {
         (StoreChoice::Dir, _) => Err("the configuration asks for it".to_owned()),
         (_, None) => Err("the zfs command is not installed".to_owned()),
@@ -40,15 +71,13 @@ pub fn open(
     };
     match found {
         Ok((zfs, root, why)) => {
-            let place = root.to_string();
-            let store = ZfsStore::open(zfs, root, config.dir.clone(), locks, limits)?;
-            Ok((Arc::new(Store::Zfs(store)), Chosen { kind: StoreKind::Zfs, place, why }))
+            let chosen = Chosen { kind: StoreKind::Zfs, place: root.to_string(), why };
+            Ok((Some((zfs, root)), chosen))
         }
         Err(why) if config.choice == StoreChoice::Zfs => Err(StoreError::NoPool { why }),
         Err(why) => {
-            let store = DirStore::open(config.dir.clone(), locks)?;
             let place = config.dir.display().to_string();
-            Ok((Arc::new(Store::Dir(store)), Chosen { kind: StoreKind::Dir, place, why }))
+            Ok((None, Chosen { kind: StoreKind::Dir, place, why }))
         }
     }
 }

@@ -54,6 +54,14 @@ impl DirStore {
         Ok(Self { dir, locks })
     }
 
+    /// Bytes that are free where [`Self::open`] would be used; changes nothing.
+    pub(super) fn look(dir: &Path) -> Result<u64, StoreError> {
+        claim::check(dir)?;
+        // It may not be there yet.
+        let there = dir.ancestors().find(|path| path.exists()).unwrap_or(dir);
+        free(there)
+    }
+
     /// Where it is.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -72,9 +80,7 @@ impl DirStore {
     }
 
     pub(super) fn available(&self) -> Result<u64, StoreError> {
-        let stat = nix::sys::statvfs::statvfs(&self.dir)
-            .map_err(|error| StoreError::io("examine", &self.dir)(error.into()))?;
-        Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+        free(&self.dir)
     }
 
     pub(super) fn begin(&self, id: &CheckpointId) -> Result<Content, StoreError> {
@@ -264,4 +270,10 @@ impl DirStore {
         }
         Ok(reaped)
     }
+}
+
+fn free(path: &Path) -> Result<u64, StoreError> {
+    let stat =
+        nix::sys::statvfs::statvfs(path).map_err(|error| StoreError::io("examine", path)(error.into()))?;
+    Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
 }

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cryopod_checkpoint::journal::Journal;
 use cryopod_checkpoint::store::StoreKind;
 use cryopod_command::{Command, Limits};
 use cryopod_runtime::backend::Backend;
@@ -117,16 +118,17 @@ fn pools(limits: &Limits) -> Option<Vec<(String, String)>> {
 }
 
 fn store(context: &Context, limits: &Limits) -> Result<Store, String> {
-    let opened = context.open_store(&limits.at_most(ANSWER)).map_err(|error| error.to_string())?;
+    let limits = limits.at_most(ANSWER);
+    let (chosen, free) = context.look_at_store(&limits).map_err(|error| error.to_string())?;
     Ok(Store {
-        kind: match opened.chosen.kind {
+        kind: match chosen.kind {
             StoreKind::Zfs => "zfs",
             StoreKind::Dir => "dir",
         }
         .to_owned(),
-        free: opened.store.available(&limits.at_most(ANSWER)).ok(),
-        why: opened.chosen.why,
-        place: opened.chosen.place,
+        free,
+        why: chosen.why,
+        place: chosen.place,
     })
 }
 
@@ -152,13 +154,11 @@ fn entries(dir: &str) -> usize {
     std::fs::read_dir(dir).map(|entries| entries.flatten().count()).unwrap_or(0)
 }
 
-/// Operations whose process has gone. Reading the journal moves damaged files aside, which it reports.
+/// Operations whose process has gone, and what recovery will move aside.
 fn unfinished(context: &Context) -> Result<Vec<String>, String> {
-    let scan =
-        context.journal().and_then(|journal| Ok(journal.scan()?)).map_err(|error| error.to_string())?;
-    let damaged = scan.damaged.iter().map(|file| format!("damaged {}", file.path.display()));
-    let unreadable = scan.unreadable.iter().map(ToString::to_string);
-    Ok(scan.orphans.iter().map(|open| open.entry().op.clone()).chain(damaged).chain(unreadable).collect())
+    let look = Journal::look(&context.journal_dir()).map_err(|error| error.to_string())?;
+    let unreadable = look.unreadable.iter().map(|file| format!("damaged {file}"));
+    Ok(look.orphans.iter().cloned().chain(unreadable).collect())
 }
 
 /// What dead shims and damaged containers have left.

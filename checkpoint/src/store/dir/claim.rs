@@ -31,17 +31,23 @@ pub(super) type Proof = fn(&Path) -> Result<bool, StoreError>;
 
 /// Makes the directory a store, or makes sure that it is one.
 pub(super) fn claim(dir: &Path) -> Result<(), StoreError> {
-    if try_claim(dir)? {
-        return Ok(());
-    }
+    if try_claim(dir)? { Ok(()) } else { Err(not_ours(dir)) }
+}
+
+/// Whether [`claim`] would take the directory; changes nothing.
+pub(super) fn check(dir: &Path) -> Result<(), StoreError> {
+    if is_marked(dir) || is_older(dir)? { Ok(()) } else { Err(not_ours(dir)) }
+}
+
+fn not_ours(dir: &Path) -> StoreError {
     let mark = dir.join(MARK);
-    Err(StoreError::NotOurs {
+    StoreError::NotOurs {
         place: dir.display().to_string(),
         advice: format!(
             "name a new or empty directory in store.dir.path; if this is a store of cryopod, say so by `touch {}`",
             mark.display()
         ),
-    })
+    }
 }
 
 /// The same for the mount base of a ZFS store, which needs no mark and gets one where it can; false when it is not

@@ -5,7 +5,7 @@
 //! has none. One that is empty is taken and marked: people make datasets by hand before the first start.
 
 use cryopod_command::Limits;
-use cryopod_zfs::{CreateRequest, Dataset, DatasetName, Entry, Filter, Kinds, Name, Properties, Wanted};
+use cryopod_zfs::{CreateRequest, Dataset, DatasetName, Entry, Filter, Kinds, Name, Properties, Wanted, Zfs};
 
 use super::list::state;
 use super::{ID, KIND, STATE, State, ZfsStore};
@@ -44,6 +44,14 @@ impl Seen {
         }
     }
 
+    /// Whether it may be used as a root.
+    fn is_usable(&self) -> bool {
+        match self.whose() {
+            Whose::Ours | Whose::Nobodys => true,
+            Whose::Somebodys => self.dataset.properties.own(KIND).is_none() && self.has_part(),
+        }
+    }
+
     /// Whether an earlier open made a part in it: then the root was made by hand and has no mark yet.
     fn has_part(&self) -> bool {
         let is_part = |child: &&Dataset| PARTS.contains(&child.name.leaf());
@@ -55,14 +63,10 @@ impl ZfsStore {
     /// Makes root and parts, or makes sure that those which are there are ours.
     pub(super) fn claim(&self, limits: &Limits) -> Result<(), StoreError> {
         let parts = match self.look(&self.root, limits)? {
+            Some(root) if !root.is_usable() => return Err(not_ours(&self.root)),
             Some(root) => {
-                match root.whose() {
-                    Whose::Ours => {}
-                    Whose::Nobodys => self.mark(&self.root, limits)?,
-                    Whose::Somebodys if root.dataset.properties.own(KIND).is_none() && root.has_part() => {
-                        self.mark(&self.root, limits)?;
-                    }
-                    Whose::Somebodys => return Err(not_ours(&self.root)),
+                if root.whose() != Whose::Ours {
+                    self.mark(&self.root, limits)?;
                 }
                 root.children
             }
@@ -102,21 +106,30 @@ impl ZfsStore {
     }
 
     fn look(&self, dataset: &DatasetName, limits: &Limits) -> Result<Option<Seen>, StoreError> {
-        let kinds = Kinds { snapshots: true, ..Kinds::DATASETS };
-        let filter = Filter { depth: Some(1), ..Filter::below(dataset, kinds) };
-        let entries = match self.zfs.list(&filter.wanting(marks()), limits) {
-            Err(error) if error.is_not_found() => return Ok(None),
-            other => other?,
+        see(self.zfs.as_ref(), dataset, limits)
+    }
+
+    /// Bytes that are free where [`Self::open`] would be used, if the root or its pool says so; changes nothing.
+    pub(in crate::store) fn free_at(
+        zfs: &dyn Zfs,
+        root: &DatasetName,
+        limits: &Limits,
+    ) -> Result<Option<u64>, StoreError> {
+        let Some(seen) = see(zfs, root, limits)? else {
+            return Ok(zfs.dataset(&root.pool().root(), limits)?.map(|pool| pool.available.0));
         };
-        let (mut itself, mut children, mut snapshots) = (None, Vec::new(), 0);
-        for entry in entries {
-            match entry {
-                Entry::Dataset(found) if found.name == *dataset => itself = Some(found),
-                Entry::Dataset(found) => children.push(found),
-                Entry::Snapshot(_) | Entry::Bookmark(_) => snapshots += 1,
+        if !seen.is_usable() {
+            return Err(not_ours(root));
+        }
+        let is_part = |child: &&Dataset| PARTS.contains(&child.name.leaf());
+        for part in seen.children.iter().filter(is_part) {
+            if part.properties.own(KIND) != Some(ROOT)
+                && see(zfs, &part.name, limits)?.is_some_and(|part| part.whose() == Whose::Somebodys)
+            {
+                return Err(not_ours(&part.name));
             }
         }
-        Ok(itself.map(|dataset| Seen { dataset, children, snapshots }))
+        Ok(Some(seen.dataset.available.0))
     }
 
     /// Removes a draft with its snapshots on foreign datasets; what has the name of a draft and no mark stays.
@@ -164,6 +177,24 @@ impl ZfsStore {
         }
         Ok(strangers)
     }
+}
+
+fn see(zfs: &dyn Zfs, dataset: &DatasetName, limits: &Limits) -> Result<Option<Seen>, StoreError> {
+    let kinds = Kinds { snapshots: true, ..Kinds::DATASETS };
+    let filter = Filter { depth: Some(1), ..Filter::below(dataset, kinds) };
+    let entries = match zfs.list(&filter.wanting(marks()), limits) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        other => other?,
+    };
+    let (mut itself, mut children, mut snapshots) = (None, Vec::new(), 0);
+    for entry in entries {
+        match entry {
+            Entry::Dataset(found) if found.name == *dataset => itself = Some(found),
+            Entry::Dataset(found) => children.push(found),
+            Entry::Snapshot(_) | Entry::Bookmark(_) => snapshots += 1,
+        }
+    }
+    Ok(itself.map(|dataset| Seen { dataset, children, snapshots }))
 }
 
 /// The properties that say what something is.

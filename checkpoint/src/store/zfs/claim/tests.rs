@@ -33,6 +33,16 @@ impl Pool {
         ZfsStore::open(Arc::new(self.fake.clone()), name("tank/ml"), dir.join("store"), locks, &none())
     }
 
+    fn everything(&self) -> Vec<String> {
+        let filter = Filter::below(&name("tank"), Kinds::DATASETS);
+        let all = self.fake.list(&filter, &none()).unwrap().into_iter();
+        all.map(|entry| entry.into_dataset().unwrap().name.to_string()).collect()
+    }
+
+    fn look(&self) -> Result<Option<u64>, StoreError> {
+        ZfsStore::free_at(&self.fake, &name("tank/ml"), &none())
+    }
+
     fn kind_of(&self, dataset: &str) -> Option<String> {
         let filter = Filter::below(&name(dataset), Kinds::DATASETS).wanting(marks());
         let found = self.fake.list(&filter, &none()).unwrap().remove(0).into_dataset().unwrap();
@@ -49,6 +59,7 @@ fn a_root_in_which_somebody_has_something_is_refused_with_advice_and_nothing_is_
         &[("tank/ml", "root"), ("tank/ml/trash", ""), ("tank/ml/trash/old", "")],
     ] {
         let pool = Pool::with(datasets);
+        assert!(matches!(pool.look().unwrap_err(), StoreError::NotOurs { .. }));
         let error = pool.open().unwrap_err();
         assert!(matches!(error, StoreError::NotOurs { .. }), "{error}");
         assert_eq!(error.kind(), Kind::FailedPrecondition);
@@ -127,4 +138,16 @@ fn a_draft_of_an_earlier_version_and_one_that_never_got_its_mark_are_removed() {
     world.journal.begin(crate::journal::Operation::Import { checkpoint: "cut".parse().unwrap() }).unwrap();
     world.process_died();
     world.recovered("a power cut before the mark");
+}
+
+#[test]
+fn a_look_makes_and_marks_nothing() {
+    let pool = Pool::with(&[]);
+    assert!(pool.look().unwrap().is_some_and(|free| free > 0));
+    assert_eq!(pool.everything(), ["tank"]);
+    let pool = Pool::with(&[("tank/ml", "")]);
+    assert!(pool.look().unwrap().is_some_and(|free| free > 0));
+    assert_eq!((pool.everything().len(), pool.kind_of("tank/ml")), (2, None));
+    pool.open().unwrap();
+    assert!(pool.look().unwrap().is_some());
 }
