@@ -1,8 +1,8 @@
 //! Logging in containerd's text form (logfmt), through the `log` fifo of the bundle.
 //!
 //! containerd copies the fifo to its own stderr, so that lines of all shims stand in the journal of
-//! containerd.service: each line carries id, namespace and runtime, and those of a request also its spans' fields
-//! (`trace_id`). One write per line, never blocking: a line that finds nobody reading is dropped. After a restart
+//! containerd.service: each line carries id, namespace and runtime, and those of a request also its span's
+//! (`method`, `id`, `trace_id`, `parent_id`), unless the event says the same name itself. One write per line, never blocking: a line that finds nobody reading is dropped. After a restart
 //! containerd opens the fifo anew, hence the reopening on EPIPE.
 
 use std::fmt::{self, Write as _};
@@ -35,7 +35,7 @@ pub fn init(bundle: &Path, fields: &[(&str, &str)], level: config::Level) {
     }
 }
 
-fn subscriber(
+pub(crate) fn subscriber(
     bundle: &Path,
     fields: &[(&str, &str)],
     level: config::Level,
@@ -102,8 +102,8 @@ struct Logfmt {
     fifo: Mutex<Fifo>,
 }
 
-/// Fields of a span, ready to be appended to a line.
-struct SpanFields(String);
+/// Fields of a span, each ready to be appended to a line.
+struct SpanFields(Vec<(&'static str, String)>);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Logfmt {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
@@ -120,7 +120,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Logfmt {
         let mut spans = String::new();
         for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
             if let Some(SpanFields(fields)) = span.extensions().get::<SpanFields>() {
-                spans.push_str(fields);
+                // A name that stood twice on a line would be read as either.
+                let others = fields.iter().filter(|(name, _)| !text.has(name));
+                others.for_each(|(_, field)| spans.push_str(field));
             }
         }
         let now = jiff::Timestamp::now();
@@ -141,7 +143,7 @@ fn format_line(now: jiff::Timestamp, level: Level, text: &Collect, fixed: &str, 
     };
     let mut line = format!("time=\"{now:.9}\" level={level}");
     push_field(&mut line, "msg", &text.message);
-    line.push_str(&text.fields);
+    text.fields.iter().for_each(|(_, field)| line.push_str(field));
     line.push_str(spans);
     line.push_str(fixed);
     if line.len() >= MAX_LINE_BYTES {
@@ -159,7 +161,13 @@ fn format_line(now: jiff::Timestamp, level: Level, text: &Collect, fixed: &str, 
 #[derive(Default)]
 struct Collect {
     message: String,
-    fields: String,
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Collect {
+    fn has(&self, name: &str) -> bool {
+        self.fields.iter().any(|(own, _)| *own == name)
+    }
 }
 
 impl Visit for Collect {
@@ -167,7 +175,9 @@ impl Visit for Collect {
         if field.name() == "message" {
             self.message.push_str(value);
         } else {
-            push_field(&mut self.fields, field.name(), value);
+            let mut text = String::new();
+            push_field(&mut text, field.name(), value);
+            self.fields.push((field.name(), text));
         }
     }
 
@@ -192,10 +202,12 @@ mod tests {
 
     use super::*;
 
-    fn line(message: &str, fields: &[(&str, &str)]) -> String {
-        let mut text = Collect { message: message.to_owned(), fields: String::new() };
+    fn line(message: &str, fields: &[(&'static str, &str)]) -> String {
+        let mut text = Collect { message: message.to_owned(), fields: Vec::new() };
         for (name, value) in fields {
-            push_field(&mut text.fields, name, value);
+            let mut field = String::new();
+            push_field(&mut field, name, value);
+            text.fields.push((*name, field));
         }
         format_line(jiff::Timestamp::UNIX_EPOCH, Level::WARN, &text, " namespace=k8s.io", " trace_id=ab")
     }

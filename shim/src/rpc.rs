@@ -98,10 +98,7 @@ where
     E: Failure + Send + 'static,
     F: Future<Output = Result<T, E>> + Send + 'static,
 {
-    let span = match trace_id(context) {
-        Some(trace) => tracing::info_span!("request", method = name, task = id, trace_id = trace),
-        None => tracing::info_span!("request", method = name, task = id),
-    };
+    let span = span(context, name, id);
     let work = async move {
         let result = work.await;
         match &result {
@@ -118,12 +115,41 @@ where
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(status(&error)),
         Err(error) => {
-            tracing::error!(method = name, task = id, %error, "the request's work panicked or was aborted");
+            tracing::error!(method = name, id, %error, "the request's work panicked or was aborted");
             Err(get_rpc_status(
                 Code::INTERNAL,
                 format!("{name} of {id}: internal error of the shim: {error}"),
             ))
         }
+    }
+}
+
+/// Answers a request that changes nothing, so that it may be dropped with its caller, inside the same span.
+///
+/// # Errors
+/// Those of the work, as answers.
+pub async fn traced<T, E: Failure>(
+    context: &TtrpcContext,
+    name: &'static str,
+    id: &str,
+    work: impl Future<Output = Result<T, E>>,
+) -> ttrpc::Result<T> {
+    let work = async {
+        work.await.map_err(|error| {
+            tracing::debug!(%error, "refused");
+            status(&error)
+        })
+    };
+    work.instrument(span(context, name, id)).await
+}
+
+/// The span of a request: its fields stand on every line that is logged for it.
+fn span(context: &TtrpcContext, name: &'static str, id: &str) -> tracing::Span {
+    match parent(context) {
+        Some((trace, parent)) => {
+            tracing::info_span!("request", method = name, id, trace_id = trace, parent_id = parent)
+        }
+        None => tracing::info_span!("request", method = name, id),
     }
 }
 
@@ -155,11 +181,15 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// The trace id of the caller's W3C `traceparent` (`00-<32 hex trace id>-<16 hex span id>-<flags>`).
-fn trace_id(context: &TtrpcContext) -> Option<&str> {
+/// Trace id and span id of the caller, from its W3C `traceparent` (`00-<32 hex trace id>-<16 hex parent id>-<flags>`).
+fn parent(context: &TtrpcContext) -> Option<(&str, &str)> {
     let parent = context.metadata.get("traceparent")?.first()?;
-    let trace = parent.split('-').nth(1)?;
-    (trace.len() == 32 && trace.bytes().all(|b| b.is_ascii_hexdigit())).then_some(trace)
+    let mut parts = parent.split('-').skip(1);
+    let mut hex = |length: usize| {
+        let part = parts.next()?;
+        (part.len() == length && part.bytes().all(|b| b.is_ascii_hexdigit())).then_some(part)
+    };
+    Some((hex(32)?, hex(16)?))
 }
 
 #[cfg(test)]
@@ -185,11 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn the_trace_id_is_taken_from_a_well_formed_parent_only() {
-        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        assert_eq!(trace_id(&context(&format!("00-{trace}-00f067aa0ba902b7-01"))), Some(trace));
-        assert_eq!(trace_id(&context("00-zz-1-01")), None);
-        assert_eq!(trace_id(&context("")), None);
+    fn the_trace_is_taken_from_a_well_formed_parent_only() {
+        let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        assert_eq!(parent(&context(&format!("00-{trace}-{span}-01"))), Some((trace, span)));
+        assert_eq!(parent(&context(&format!("00-{trace}-x-01"))), None);
+        assert_eq!(parent(&context("00-zz-1-01")), None);
+        assert_eq!(parent(&context("")), None);
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ use crate::io::StdioPaths;
 use crate::metrics_message;
 use crate::mounts::Mount;
 use crate::pod::Pod;
-use crate::rpc::{CancelOnDrop, detached, status};
+use crate::rpc::{CancelOnDrop, detached, traced};
 
 /// Serves Task for one pod.
 pub struct TaskService {
@@ -63,9 +63,13 @@ impl TaskService {
 
 #[async_trait]
 impl Task for TaskService {
-    async fn state(&self, _: &TtrpcContext, request: api::StateRequest) -> ttrpc::Result<api::StateResponse> {
-        let container = self.pod.container(&request.id).map_err(|e| status(&e))?;
-        container.state(&request.exec_id).map_err(|e| status(&e))
+    async fn state(
+        &self,
+        context: &TtrpcContext,
+        request: api::StateRequest,
+    ) -> ttrpc::Result<api::StateResponse> {
+        let work = async { self.pod.container(&request.id)?.state(&request.exec_id) };
+        traced(context, "state", &request.id, work).await
     }
 
     async fn create(
@@ -138,8 +142,12 @@ impl Task for TaskService {
         detached(context, "delete", &id, work).await
     }
 
-    async fn pids(&self, _: &TtrpcContext, request: api::PidsRequest) -> ttrpc::Result<api::PidsResponse> {
-        let answer = async {
+    async fn pids(
+        &self,
+        context: &TtrpcContext,
+        request: api::PidsRequest,
+    ) -> ttrpc::Result<api::PidsResponse> {
+        let work = async {
             let mut response = api::PidsResponse::new();
             if let Some(pid) = self.sandbox_pid(&request.id) {
                 response.processes.push(ProcessInfo { pid, ..ProcessInfo::default() });
@@ -156,7 +164,7 @@ impl Task for TaskService {
             }
             Ok::<_, TaskError>(response)
         };
-        answer.await.map_err(|e| status(&e))
+        traced(context, "pids", &request.id, work).await
     }
 
     async fn pause(&self, context: &TtrpcContext, request: api::PauseRequest) -> ttrpc::Result<Empty> {
@@ -221,22 +229,30 @@ impl Task for TaskService {
         detached(context, "exec", &id, work).await
     }
 
-    async fn resize_pty(&self, _: &TtrpcContext, request: api::ResizePtyRequest) -> ttrpc::Result<Empty> {
+    async fn resize_pty(
+        &self,
+        context: &TtrpcContext,
+        request: api::ResizePtyRequest,
+    ) -> ttrpc::Result<Empty> {
         // A terminal has at most 65535 columns; clients send what their user dragged the window to.
         let clamp = |size: u32| u16::try_from(size).unwrap_or(u16::MAX);
-        let container = self.pod.container(&request.id).map_err(|e| status(&e))?;
-        container
-            .resize(&request.exec_id, clamp(request.width), clamp(request.height))
-            .map_err(|e| status(&e))?;
-        Ok(Empty::new())
+        let work = async {
+            let container = self.pod.container(&request.id)?;
+            container.resize(&request.exec_id, clamp(request.width), clamp(request.height))?;
+            Ok::<_, TaskError>(Empty::new())
+        };
+        traced(context, "resize-pty", &request.id, work).await
     }
 
-    async fn close_io(&self, _: &TtrpcContext, request: api::CloseIORequest) -> ttrpc::Result<Empty> {
-        let container = self.pod.container(&request.id).map_err(|e| status(&e))?;
-        if request.stdin {
-            container.close_stdin(&request.exec_id).map_err(|e| status(&e))?;
-        }
-        Ok(Empty::new())
+    async fn close_io(&self, context: &TtrpcContext, request: api::CloseIORequest) -> ttrpc::Result<Empty> {
+        let work = async {
+            let container = self.pod.container(&request.id)?;
+            if request.stdin {
+                container.close_stdin(&request.exec_id)?;
+            }
+            Ok::<_, TaskError>(Empty::new())
+        };
+        traced(context, "close-io", &request.id, work).await
     }
 
     async fn update(&self, context: &TtrpcContext, request: api::UpdateTaskRequest) -> ttrpc::Result<Empty> {
@@ -249,43 +265,55 @@ impl Task for TaskService {
         detached(context, "update", &id, work).await
     }
 
-    async fn wait(&self, _: &TtrpcContext, request: api::WaitRequest) -> ttrpc::Result<api::WaitResponse> {
-        let container = self.pod.container(&request.id).map_err(|e| status(&e))?;
-        let mut done = container.done(&request.exec_id).map_err(|e| status(&e))?;
-        drop(container);
-        let gone = || status(&TaskError::NoContainer { id: request.id.clone() });
-        let exit = *done.wait_for(Option::is_some).await.map_err(|_| gone())?;
-        let exit = exit.ok_or_else(gone)?;
-        let mut response = api::WaitResponse::new();
-        response.exit_status = exit.status;
-        response.exited_at = Some(timestamp(exit.at)).into();
-        Ok(response)
+    async fn wait(
+        &self,
+        context: &TtrpcContext,
+        request: api::WaitRequest,
+    ) -> ttrpc::Result<api::WaitResponse> {
+        let work = async {
+            let mut done = self.pod.container(&request.id)?.done(&request.exec_id)?;
+            let gone = || TaskError::NoContainer { id: request.id.clone() };
+            let exit = *done.wait_for(Option::is_some).await.map_err(|_| gone())?;
+            let exit = exit.ok_or_else(gone)?;
+            let mut response = api::WaitResponse::new();
+            response.exit_status = exit.status;
+            response.exited_at = Some(timestamp(exit.at)).into();
+            Ok::<_, TaskError>(response)
+        };
+        traced(context, "wait", &request.id, work).await
     }
 
-    async fn stats(&self, _: &TtrpcContext, request: api::StatsRequest) -> ttrpc::Result<api::StatsResponse> {
-        let answer = async {
+    async fn stats(
+        &self,
+        context: &TtrpcContext,
+        request: api::StatsRequest,
+    ) -> ttrpc::Result<api::StatsResponse> {
+        let work = async {
             let stats = self.pod.container(&request.id)?.stats().await?;
             let mut response = api::StatsResponse::new();
             response.stats = Some(packed(&metrics_message::from_stats(&stats))?).into();
             Ok::<_, TaskError>(response)
         };
-        answer.await.map_err(|e| status(&e))
+        traced(context, "stats", &request.id, work).await
     }
 
     async fn connect(
         &self,
-        _: &TtrpcContext,
+        context: &TtrpcContext,
         request: api::ConnectRequest,
     ) -> ttrpc::Result<api::ConnectResponse> {
-        let mut response = api::ConnectResponse::new();
-        response.shim_pid = std::process::id();
-        // An unknown id is no error: containerd would drop the sandbox of a shim that fails here.
-        response.task_pid = match self.pod.container(&request.id) {
-            Ok(container) => container.pid(),
-            Err(_) => self.sandbox_pid(&request.id).unwrap_or(0),
+        let work = async {
+            let mut response = api::ConnectResponse::new();
+            response.shim_pid = std::process::id();
+            // An unknown id is no error: containerd would drop the sandbox of a shim that fails here.
+            response.task_pid = match self.pod.container(&request.id) {
+                Ok(container) => container.pid(),
+                Err(_) => self.sandbox_pid(&request.id).unwrap_or(0),
+            };
+            response.version = env!("CARGO_PKG_VERSION").to_owned();
+            Ok::<_, TaskError>(response)
         };
-        response.version = env!("CARGO_PKG_VERSION").to_owned();
-        Ok(response)
+        traced(context, "connect", &request.id, work).await
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> ttrpc::Result<Empty> {

@@ -15,7 +15,7 @@ use crate::error::{TaskError, blocking};
 use crate::events::{any, timestamp};
 use crate::metrics_message;
 use crate::pod::Pod;
-use crate::rpc::{detached, status};
+use crate::rpc::{detached, status, traced};
 
 /// The words that CRI compares with (`runtime.PodSandboxState_name`).
 const READY: &str = "SANDBOX_READY";
@@ -115,50 +115,54 @@ impl SandboxApi for SandboxService {
 
     async fn wait_sandbox(
         &self,
-        _: &TtrpcContext,
+        context: &TtrpcContext,
         request: api::WaitSandboxRequest,
     ) -> ttrpc::Result<api::WaitSandboxResponse> {
-        let sandbox = self.found(&request.sandbox_id)?;
-        let mut done = sandbox.done();
-        drop(sandbox);
-        let unknown = || status(&SandboxError::Unknown(request.sandbox_id.clone()));
-        let exit = *done.wait_for(Option::is_some).await.map_err(|_| unknown())?;
-        let exit = exit.ok_or_else(unknown)?;
-        let mut response = api::WaitSandboxResponse::new();
-        response.exit_status = exit.status;
-        response.exited_at = Some(timestamp(exit.at)).into();
-        Ok(response)
+        let work = async {
+            let mut done = self.find(&request.sandbox_id)?.done();
+            let unknown = || SandboxError::Unknown(request.sandbox_id.clone());
+            let exit = *done.wait_for(Option::is_some).await.map_err(|_| unknown())?;
+            let exit = exit.ok_or_else(unknown)?;
+            let mut response = api::WaitSandboxResponse::new();
+            response.exit_status = exit.status;
+            response.exited_at = Some(timestamp(exit.at)).into();
+            Ok::<_, SandboxError>(response)
+        };
+        traced(context, "wait-sandbox", &request.sandbox_id, work).await
     }
 
     async fn sandbox_status(
         &self,
-        _: &TtrpcContext,
+        context: &TtrpcContext,
         request: api::SandboxStatusRequest,
     ) -> ttrpc::Result<api::SandboxStatusResponse> {
-        let sandbox = self.found(&request.sandbox_id)?;
-        let seen = sandbox.seen();
-        let mut response = api::SandboxStatusResponse::new();
-        response.sandbox_id.clone_from(&request.sandbox_id);
-        response.pid = seen.pid;
-        response.state = if seen.ready { READY } else { NOT_READY }.to_owned();
-        response.created_at = Some(timestamp(seen.created_at)).into();
-        if let Some(exit) = seen.exit {
-            response.exited_at = Some(timestamp(exit.at)).into();
-        }
-        if request.verbose {
-            // Under the names that the pause container's controller uses: scripts look for the PID and the network
-            // namespace of a pod in `crictl inspectp`.
-            let info = serde_json::json!({
-                "pid": seen.pid,
-                "processStatus": if seen.ready { "running" } else { "stopped" },
-                "runtimeType": crate::info::NAME,
-                "runtimeSpec": {"linux": {"namespaces": sandbox.namespaces()}},
-                "shimPid": std::process::id(),
-                "containers": self.pod.all().len(),
-            });
-            response.info.insert("info".to_owned(), info.to_string());
-        }
-        Ok(response)
+        let work = async {
+            let sandbox = self.find(&request.sandbox_id)?;
+            let seen = sandbox.seen();
+            let mut response = api::SandboxStatusResponse::new();
+            response.sandbox_id.clone_from(&request.sandbox_id);
+            response.pid = seen.pid;
+            response.state = if seen.ready { READY } else { NOT_READY }.to_owned();
+            response.created_at = Some(timestamp(seen.created_at)).into();
+            if let Some(exit) = seen.exit {
+                response.exited_at = Some(timestamp(exit.at)).into();
+            }
+            if request.verbose {
+                // Under the names that the pause container's controller uses: scripts look for the PID and the network
+                // namespace of a pod in `crictl inspectp`.
+                let info = serde_json::json!({
+                    "pid": seen.pid,
+                    "processStatus": if seen.ready { "running" } else { "stopped" },
+                    "runtimeType": crate::info::NAME,
+                    "runtimeSpec": {"linux": {"namespaces": sandbox.namespaces()}},
+                    "shimPid": std::process::id(),
+                    "containers": self.pod.all().len(),
+                });
+                response.info.insert("info".to_owned(), info.to_string());
+            }
+            Ok::<_, SandboxError>(response)
+        };
+        traced(context, "sandbox-status", &request.sandbox_id, work).await
     }
 
     async fn ping_sandbox(
@@ -186,11 +190,11 @@ impl SandboxApi for SandboxService {
 
     async fn sandbox_metrics(
         &self,
-        _: &TtrpcContext,
+        context: &TtrpcContext,
         request: api::SandboxMetricsRequest,
     ) -> ttrpc::Result<api::SandboxMetricsResponse> {
-        let sandbox = self.found(&request.sandbox_id)?;
-        let answer = async {
+        let work = async {
+            let sandbox = self.find(&request.sandbox_id)?;
             let cgroup = sandbox.cgroup().cloned().ok_or_else(|| SandboxError::State {
                 id: request.sandbox_id.clone(),
                 state: "without a cgroup of its own (no cgroup_parent was given)",
@@ -205,6 +209,6 @@ impl SandboxApi for SandboxService {
             metric.data = Some(data).into();
             Ok::<_, SandboxError>(response)
         };
-        answer.await.map_err(|error| status(&error))
+        traced(context, "sandbox-metrics", &request.sandbox_id, work).await
     }
 }
