@@ -1,6 +1,7 @@
 //! The services through a real ttrpc socket, with a fake backend and a fake containerd.
 
 mod complete;
+mod control;
 mod deletion;
 pub(crate) mod fake;
 mod lifecycle;
@@ -8,3 +9,4 @@ mod notes;
 mod restored;
 mod revived;
 mod sandbox_metrics;
+mod traced;

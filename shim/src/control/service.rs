@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cryopod_checkpoint::kind::Kind;
 use cryopod_checkpoint::refusal::Refusal;
-use cryopod_runtime::cgroup::Cgroup;
+use cryopod_runtime::cgroup::{Cgroup, CgroupError};
 use ttrpc::r#async::TtrpcContext;
 
 use super::api;
@@ -140,13 +140,20 @@ impl Control for ControlService {
                 cancel.cancel();
             }
             let mut response = api::ThawResponse::new();
+            let mut failed = None;
+            // One that cannot be thawed keeps no other frozen; the first error is told at the end.
             for container in pod.all() {
                 let Some(cgroup) = container.cgroup() else { continue };
-                if thaw(cgroup).await? {
-                    response.thawed.push(container.id.clone());
+                match thaw(cgroup).await {
+                    Ok(true) => response.thawed.push(container.id.clone()),
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(container = container.id, %error, "cannot be thawed");
+                        failed.get_or_insert(error);
+                    }
                 }
             }
-            Ok::<_, TaskError>(response)
+            failed.map_or(Ok(response), Err::<_, TaskError>)
         };
         detached(context, "control.thaw", &id, work).await
     }
@@ -159,14 +166,13 @@ impl Control for ControlService {
     }
 }
 
-/// Writes `cgroup.freeze` itself: an emergency does not wait for locks or runtimes. Whether it was frozen.
+/// Writes `cgroup.freeze` itself: an emergency does not wait for locks or runtimes. Whether it was frozen; a cgroup that
+/// has gone was not.
 async fn thaw(cgroup: Cgroup) -> Result<bool, TaskError> {
-    blocking(move || {
-        if !cgroup.is_frozen()? {
-            return Ok(false);
-        }
-        cgroup.begin_thaw()?;
-        Ok::<bool, TaskError>(true)
+    blocking(move || match cgroup.is_frozen() {
+        Ok(true) => cgroup.begin_thaw().map(|()| true),
+        Ok(false) | Err(CgroupError::Gone { .. }) => Ok(false),
+        Err(error) => Err(error),
     })
     .await
 }

@@ -26,6 +26,7 @@ use crate::container::{Container, New, Shared};
 use crate::events::Publisher;
 use crate::exits::Registry;
 use crate::pod::Pod;
+use crate::proto::control_ttrpc::ControlClient;
 use crate::server::services;
 
 /// Runs `process.args` of the bundle as children of the test. `create` waits for a file `go` to appear, so that
@@ -35,6 +36,7 @@ use crate::server::services;
 pub struct FakeBackend {
     bundles: Mutex<BTreeMap<String, PathBuf>>,
     restored: Mutex<BTreeMap<String, u32>>,
+    cgroups: Mutex<BTreeMap<String, PathBuf>>,
 }
 
 fn streams(stdio: Stdio) -> [ProcessStdio; 3] {
@@ -145,7 +147,8 @@ impl Backend for FakeBackend {
         if known { Ok(()) } else { Err(Error::NoContainer { container: id.to_owned() }) }
     }
     fn cgroup(&self, id: &str, _: u32) -> Result<PathBuf, Error> {
-        Err(Error::NoContainer { container: id.to_owned() })
+        let known = self.cgroups.lock().unwrap().get(id).cloned();
+        known.ok_or_else(|| Error::NoContainer { container: id.to_owned() })
     }
     fn pre_dump(&self, _: &Member, _: &ImageDir, _: &Limits) -> Result<DumpStats, Error> {
         Err(unsupported())
@@ -229,6 +232,7 @@ pub struct Shim {
     pub dir: tempfile::TempDir,
     pub task: TaskClient,
     pub sandbox: SandboxClient,
+    pub control: ControlClient,
     pub pod: Arc<Pod>,
     pub seen: Seen,
     backend: Arc<FakeBackend>,
@@ -254,14 +258,26 @@ pub async fn shim() -> Shim {
     let mut server = services(&pod).bind(&address).unwrap();
     server.start().await.unwrap();
     let client = Client::connect(&address).await.unwrap();
-    let (task, sandbox) = (TaskClient::new(client.clone()), SandboxClient::new(client));
-    Shim { dir, task, sandbox, pod, seen, backend, _servers: (containerd, server) }
+    let (task, sandbox) = (TaskClient::new(client.clone()), SandboxClient::new(client.clone()));
+    let control = ControlClient::new(client);
+    Shim { dir, task, sandbox, control, pod, seen, backend, _servers: (containerd, server) }
 }
 
 impl Shim {
     /// PID of the process that the backend has brought back for `id` and not removed again.
     pub fn restored(&self, id: &str) -> Option<u32> {
         self.backend.restored.lock().unwrap().get(id).copied()
+    }
+
+    /// The directory that stands for the cgroup of `id`, with these files; before the container is made.
+    pub fn cgroup(&self, id: &str, files: &[(&str, &str)]) -> PathBuf {
+        let dir = self.dir.path().join(format!("cgroup-{id}"));
+        std::fs::create_dir_all(&dir).unwrap();
+        for (file, text) in files {
+            std::fs::write(dir.join(file), text).unwrap();
+        }
+        self.backend.cgroups.lock().unwrap().insert(id.to_owned(), dir.clone());
+        dir
     }
 
     /// A container that sleeps.
