@@ -100,11 +100,17 @@ pub(super) fn output(from: Source, to: Opened, leaving: Leaving) -> io::Result<J
                 leaving.until_read(own_reader.as_ref()).await;
             }))
         }
-        (Source::Pipe(fd), Opened::File(file)) => append_in_thread(fd, file),
-        (Source::Terminal(fd), Opened::File(file)) => {
-            // The master is shared with other copies and non-blocking; files always take data.
-            let from = non_blocking(fd, Interest::READABLE)?;
-            Ok(tokio::spawn(async move { finish(append_all(&from, File::from(file)).await) }))
+        (Source::Pipe(fd), Opened::File(file)) => {
+            append_in_thread(move |to| io::copy(&mut File::from(fd), to), file)
+        }
+        (Source::Terminal(master), Opened::File(file)) => {
+            let (stopped, stop) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+            let mut from = Terminal { master, stopped };
+            let copying = append_in_thread(move |to| io::copy(&mut from, to), file)?;
+            Ok(tokio::spawn(async move {
+                let _stop = stop;
+                copying.await.ok();
+            }))
         }
     }
 }
@@ -219,24 +225,51 @@ async fn copy_all(from: &AsyncFd<OwnedFd>, to: &AsyncFd<OwnedFd>) -> io::Result<
     }
 }
 
-async fn append_all(from: &AsyncFd<OwnedFd>, mut file: File) -> io::Result<()> {
-    let mut buffer = [0; TERMINAL_BYTES];
-    loop {
-        let count = read_some(from, &mut buffer).await?;
-        if count == 0 {
-            return Ok(());
+/// A terminal as a thread reads it. The thread ends, and closes its master, also when nobody wants its output any more:
+/// a process that outlives its container would else keep both.
+struct Terminal {
+    master: OwnedFd,
+    /// Hangs up when the copy is given up.
+    stopped: OwnedFd,
+}
+
+impl Read for Terminal {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // The master is shared with the copies of input, which make it non-blocking.
+            let mut fds = [
+                PollFd::new(self.master.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.stopped.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if fds.last().and_then(PollFd::any).unwrap_or(false) {
+                return Ok(0);
+            }
+            if !fds.first().and_then(PollFd::any).unwrap_or(false) {
+                continue;
+            }
+            match nix::unistd::read(&self.master, buffer) {
+                // The last process that had the terminal open is gone.
+                Err(Errno::EIO) => return Ok(0),
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                result => return Ok(result?),
+            }
         }
-        file.write_all(buffer.get(..count).unwrap_or_default())?;
     }
 }
 
 /// A file may block on its disk, so it gets a thread of its own; the returned task ends with it.
-fn append_in_thread(from: OwnedFd, to: OwnedFd) -> io::Result<JoinHandle<()>> {
+fn append_in_thread(
+    copy: impl FnOnce(&mut File) -> io::Result<u64> + Send + 'static,
+    to: OwnedFd,
+) -> io::Result<JoinHandle<()>> {
     let (done, ended) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("append".to_owned()).stack_size(FILE_THREAD_STACK).spawn(move || {
-        let mut to = File::from(to);
         // std moves pipe to file with splice.
-        finish(io::copy(&mut File::from(from), &mut to).map(|_| ()));
+        finish(copy(&mut File::from(to)).map(|_| ()));
         done.send(()).ok();
     })?;
     Ok(tokio::spawn(async move {

@@ -63,12 +63,13 @@ pub async fn begin(
     owner: Owner<'_>,
     registry: &Registry,
 ) -> Result<(Stdio, Opening), IoError> {
-    let stdin = match Target::parse(&paths.stdin)? {
+    let stdin = match Target::find("stdin", &paths.stdin).await? {
         None => None,
         Some(Target::Fifo(path) | Target::File(path)) => Some(path),
         Some(Target::Logger(uri)) => return Err(IoError::Malformed(uri.path.display().to_string())),
     };
-    let (out, err) = (Target::parse(&paths.stdout)?, Target::parse(&paths.stderr)?);
+    let out = Target::find("stdout", &paths.stdout).await?;
+    let err = Target::find("stderr", &paths.stderr).await?;
     if paths.terminal {
         let console = Console::listen()?;
         let stdio = Stdio::Terminal { console_socket: console.path().to_owned() };

@@ -37,18 +37,41 @@ pub(super) struct LoggerUri {
     pub must_answer: bool,
 }
 
+/// Runs a call on a path off the event loop: a path may lie on a pool that hangs, and the loop serves the whole pod.
+async fn off_the_loop<T: Send + 'static>(
+    stream: &'static str,
+    path: PathBuf,
+    call: impl FnOnce(&Path) -> Result<T, IoError> + Send + 'static,
+) -> Result<T, IoError> {
+    let named = path.clone();
+    let panicked = |error| IoError::Open { stream, path: named, source: std::io::Error::other(error) };
+    tokio::task::spawn_blocking(move || call(&path)).await.map_err(panicked)?
+}
+
 impl Target {
-    /// Understands a stream path; `None` for an empty one.
-    pub(super) fn parse(path: &str) -> Result<Option<Self>, IoError> {
+    /// What a stream path means; `None` for an empty one.
+    pub(super) async fn find(stream: &'static str, path: &str) -> Result<Option<Self>, IoError> {
+        match Self::parse(path)? {
+            // Clients may also give a plain file, which is then appended to.
+            Some(Target::Fifo(bare)) if !path.contains("://") => {
+                let found = off_the_loop(stream, bare, |path| {
+                    let is_file = std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_file());
+                    Ok(if is_file { Target::File(path.to_owned()) } else { Target::Fifo(path.to_owned()) })
+                });
+                found.await.map(Some)
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// Understands a stream path without looking at it: one without a scheme is a fifo until it is found a file.
+    fn parse(path: &str) -> Result<Option<Self>, IoError> {
         if path.is_empty() {
             return Ok(None);
         }
         let malformed = || IoError::Malformed(path.to_owned());
         let Some((scheme, rest)) = path.split_once("://") else {
-            let path = PathBuf::from(path);
-            // Clients may also give a plain file, which is then appended to.
-            let is_file = std::fs::metadata(&path).is_ok_and(|meta| meta.file_type().is_file());
-            return Ok(Some(if is_file { Target::File(path) } else { Target::Fifo(path) }));
+            return Ok(Some(Target::Fifo(path.into())));
         };
         if !rest.starts_with('/') {
             return Err(malformed());
@@ -78,7 +101,10 @@ impl Target {
                 let (write, read) = fifo::open_output(&path, stream).await?;
                 Ok(Opened::Fifo(write, Some(read)))
             }
-            Target::File(path) => open_file(&path, stream).map(Opened::File),
+            Target::File(path) => {
+                let file = off_the_loop(stream, path, move |path| open_file(path, stream));
+                file.await.map(Opened::File)
+            }
             // One logger serves both streams, so it must stand at stdout too.
             Target::Logger(uri) => Err(IoError::Malformed(uri.path.display().to_string())),
         }
@@ -134,6 +160,32 @@ mod tests {
         assert!(matches!(Target::parse("file:///var/log/x").unwrap(), Some(Target::File(_))));
         assert!(matches!(Target::parse("ttrpc+unix:///x?streaming_id=1"), Err(IoError::Scheme(_))));
         assert!(matches!(Target::parse("file://relative"), Err(IoError::Malformed(_))));
+    }
+
+    /// A call that runs on the loop itself is done at its first poll; one that does not waits here for a thread.
+    #[test]
+    fn looking_at_and_opening_a_file_leave_the_event_loop_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/log");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            tokio::task::spawn_blocking(move || held.recv().ok());
+            let open = Target::File(path.clone()).open("stdout");
+            let text = path.display().to_string();
+            let find = Target::find("stdout", &text);
+            tokio::pin!(open, find);
+            let moment = std::time::Duration::from_millis(50);
+            assert!(tokio::time::timeout(moment, &mut open).await.is_err(), "it was opened on the loop");
+            assert!(tokio::time::timeout(moment, &mut find).await.is_err(), "it was looked at on the loop");
+            drop(release);
+            assert!(matches!(open.await, Ok(Opened::File(_))));
+            assert!(matches!(find.await, Ok(Some(Target::File(_)))));
+        });
     }
 
     #[test]

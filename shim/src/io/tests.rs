@@ -228,6 +228,53 @@ async fn a_file_is_appended_to() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "before\nafter\n");
 }
 
+#[test]
+fn a_file_that_takes_nothing_holds_up_no_other_task() {
+    // The "terminal" is a pipe, and the "file" a pipe that nobody reads: writing to it blocks, as on a pool that hangs.
+    let (master, mut slave) = std::io::pipe().unwrap();
+    let (_unread, file) = std::io::pipe().unwrap();
+    let (tell, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || slave.write_all(&[7; 400_000]).ok());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let from = copy::Source::Terminal(master.into());
+            let copying = copy::output(from, Opened::File(file.into()), Leaving::default()).unwrap();
+            // Long enough for the pipe to be full.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            tell.send(copying.is_finished()).unwrap();
+            copying.abort();
+        });
+    });
+    assert_eq!(heard.recv_timeout(SOON), Ok(false), "the event loop stands still");
+}
+
+#[tokio::test]
+async fn a_terminals_copy_into_a_file_ends_when_it_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let file = std::fs::File::create(&path).unwrap();
+    let (master, mut slave) = std::io::pipe().unwrap();
+    let from = copy::Source::Terminal(master.into());
+    let copying = copy::output(from, Opened::File(file.into()), Leaving::default()).unwrap();
+    slave.write_all(b"seen").unwrap();
+    let written = || std::fs::read(&path).unwrap() == b"seen";
+    let wait = async || {
+        while !written() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, wait()).await.unwrap();
+    copying.abort();
+    // Its end was the only reader.
+    let mut closed = async || {
+        while slave.write_all(b"x").is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, closed()).await.expect("the master is still open");
+}
+
 #[tokio::test]
 async fn a_logger_reads_the_pipes_itself() {
     use std::os::unix::fs::PermissionsExt;
