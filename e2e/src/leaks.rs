@@ -57,6 +57,8 @@ impl Footprint {
                 "find /run/cryopod /var/lib/cryopod/journal -not -name '*.lock' -not -type d 2>/dev/null || true",
             )?,
         );
+        // Of shims, and named after their pods: a socket that a test did not find and left is one without a shim.
+        add("socket", shell::ok("find /run/containerd/s -type s 2>/dev/null || true")?);
         add("network", shell::ok("ip netns list | cut -d' ' -f1")?);
         Ok(Self(things))
     }

@@ -1,7 +1,7 @@
 //! `delete`: removes what a shim left that is dead or was given up by containerd.
 //!
 //! Called with the bundle of one task (or of a sandbox), 5 s in all. Idempotent, needs no shim and no configuration:
-//! everything stands in the bundle's `cryopod.json`. Only the answer goes to stdout; what could not be cleaned up is
+//! everything stands in the bundle's `cryopod.json`, and where the shim listened in its discovery file. Only the answer goes to stdout; what could not be cleaned up is
 //! a warning on stderr, which containerd logs.
 
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ use crate::events::timestamp;
 use crate::exits::{Exit, start_time};
 use crate::members::{self, Member};
 use crate::sandbox::files::Files;
-use crate::{backends, mounts, sys};
+use crate::{backends, discovery, mounts, socket, sys};
 
 /// containerd waits 5 s (`io.containerd.timeout.shim.cleanup`); unmounting and answering come after this.
 const RUNTIME_WITHIN: Duration = Duration::from_secs(3);
@@ -60,7 +60,13 @@ pub fn delete(args: &Args) -> Result<(), DeleteError> {
         Some(bundle) => bundle.clone(),
         None => beside_current(&args.id).map_err(DeleteError::NoBundle)?,
     };
-    let pid = clean(&bundle, &mut |warning| {
+    let shim = Shim {
+        files: Path::new(discovery::DIR),
+        id: &args.id,
+        namespace: &args.namespace,
+        socket: socket::socket_path(None, &args.address, &args.namespace, &args.id),
+    };
+    let pid = clean(&bundle, &shim, &mut |warning| {
         // stderr of `delete` is read by containerd and logged.
         writeln!(io::stderr(), "{warning}").ok();
     });
@@ -79,8 +85,26 @@ fn beside_current(id: &str) -> io::Result<PathBuf> {
     Ok(current.parent().map(|dir| dir.join(id)).unwrap_or(current))
 }
 
-/// Removes everything of a bundle, and with a pod all its containers; the PID its init had.
-fn clean(bundle: &Path, warn: &mut dyn FnMut(String)) -> u32 {
+/// Where the shim of a pod stood, if the bundle is that of a pod.
+struct Shim<'a> {
+    /// The directory of discovery files.
+    files: &'a Path,
+    id: &'a str,
+    namespace: &'a str,
+    /// For one that could not write its discovery file: the usual place.
+    socket: PathBuf,
+}
+
+impl Shim<'_> {
+    /// Nobody else removes what a killed shim listened on.
+    fn forget(&self) {
+        discovery::forget_dead(self.files, self.id, self.namespace);
+        socket::forget_dead(&self.socket);
+    }
+}
+
+/// Removes everything of a bundle, and with a pod its shim and all its containers; the PID its init had.
+fn clean(bundle: &Path, shim: &Shim<'_>, warn: &mut dyn FnMut(String)) -> u32 {
     let state = match State::read(bundle) {
         Ok(state) => state,
         Err(error) => {
@@ -96,6 +120,10 @@ fn clean(bundle: &Path, warn: &mut dyn FnMut(String)) -> u32 {
     if let Some(state) = state.as_ref().filter(|_| is_pod) {
         end_process(state.shim_pid, state.shim_started, libc::SIGTERM, SHIM_WITHIN);
         end_process(state.shim_pid, state.shim_started, libc::SIGKILL, SHIM_WITHIN);
+    }
+    // Without a state it died before it made anything, or the bundle is that of a container, whose id names no shim.
+    if is_pod || state.is_none() {
+        shim.forget();
     }
     let pid = state.as_ref().map_or(0, |state| state.pid);
     match state {
@@ -183,7 +211,43 @@ fn end_process(pid: u32, started: u64, signal: i32, patience: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
+
+    /// A shim `pod` whose discovery file is below `dir` and whose usual socket is `dir/s`.
+    fn shim(dir: &Path) -> Shim<'_> {
+        Shim { files: dir, id: "pod", namespace: "n", socket: dir.join("s") }
+    }
+
+    fn discovered(dir: &Path, socket: &Path) -> PathBuf {
+        let path = dir.join("pod@n.json");
+        let shim = serde_json::json!({
+            "version": 1, "pid": 1, "socket": socket, "namespace": "n", "bundle": "/b",
+            "pod": {"id": "pod", "name": "", "namespace": "", "uid": ""},
+        });
+        std::fs::write(&path, shim.to_string()).unwrap();
+        path
+    }
+
+    #[test]
+    fn socket_and_discovery_file_of_a_killed_shim_go_and_those_of_a_living_one_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (usual, other) = (dir.path().join("s"), dir.path().join("elsewhere"));
+        let file = discovered(dir.path(), &other);
+        let living = [&usual, &other].map(|path| UnixListener::bind(path).unwrap());
+        let there = || [&usual, &other, &file].map(|path| path.exists());
+        clean(dir.path(), &shim(dir.path()), &mut |warning| panic!("{warning}"));
+        assert_eq!(there(), [true; 3], "of a shim that answers");
+        drop(living);
+        // The end of one container of a pod is not the end of the pod's shim.
+        State::new("c", "n", "pod").write(dir.path()).unwrap();
+        clean(dir.path(), &shim(dir.path()), &mut |warning| panic!("{warning}"));
+        assert_eq!(there(), [true; 3], "of a pod that lives on");
+        State { shim_started: 1, ..State::new("pod", "n", "pod") }.write(dir.path()).unwrap();
+        clean(dir.path(), &shim(dir.path()), &mut |warning| panic!("{warning}"));
+        assert_eq!(there(), [false; 3]);
+    }
 
     #[test]
     fn a_process_that_is_left_is_killed_and_one_that_reused_its_number_is_not() {
@@ -191,14 +255,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut state = State { pid: child.id(), pid_started: 1, ..State::new("c", "n", "pod") };
         state.write(dir.path()).unwrap();
-        assert_eq!(clean(dir.path(), &mut |warning| panic!("{warning}")), child.id());
+        assert_eq!(clean(dir.path(), &shim(dir.path()), &mut |warning| panic!("{warning}")), child.id());
         assert!(child.try_wait().unwrap().is_none(), "another process with that number must live");
 
         state.pid_started = start_time(child.id()).unwrap();
         state.write(dir.path()).unwrap();
         // A zombie keeps its number, so the wait inside needs somebody who reaps.
         let reaper = std::thread::spawn(move || child.wait().unwrap());
-        clean(dir.path(), &mut |warning| panic!("{warning}"));
+        clean(dir.path(), &shim(dir.path()), &mut |warning| panic!("{warning}"));
         assert!(!reaper.join().unwrap().success());
     }
 
@@ -213,7 +277,7 @@ mod tests {
         let state = State { pid: child.id(), pid_started: started, ..State::new("c", "n", "pod") };
         members::note(home.path(), Path::new("/nonexistent/c"), &state).unwrap();
         let reaper = std::thread::spawn(move || child.wait().unwrap());
-        clean(home.path(), &mut |warning| panic!("{warning}"));
+        clean(home.path(), &shim(home.path()), &mut |warning| panic!("{warning}"));
         assert!(!reaper.join().unwrap().success());
     }
 
@@ -221,7 +285,7 @@ mod tests {
     fn without_a_note_and_twice_in_a_row_it_succeeds() {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..2 {
-            assert_eq!(clean(dir.path(), &mut |warning| panic!("{warning}")), 0);
+            assert_eq!(clean(dir.path(), &shim(dir.path()), &mut |warning| panic!("{warning}")), 0);
         }
     }
 
@@ -230,7 +294,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("cryopod.json"), "{").unwrap();
         let mut warnings = Vec::new();
-        clean(dir.path(), &mut |warning| warnings.push(warning));
+        clean(dir.path(), &shim(dir.path()), &mut |warning| warnings.push(warning));
         assert!(warnings[0].contains("cryopod.json is not understood"), "{warnings:?}");
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! /run/cryopod/shims/<sandbox id>@<containerd namespace>.json   Shim, version 1, written by the shim, removed when it ends
 //! ```
-//! A shim that was killed leaves its file; [`list`] skips files whose socket nobody serves.
+//! A shim that was killed leaves its file, and `delete` removes it; [`list`] skips files whose socket nobody serves.
 
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -74,7 +74,7 @@ impl Entry {
                 uid: identity.uid,
             },
         };
-        let path = Path::new(DIR).join(format!("{}@{}.json", args.id, args.namespace));
+        let path = file(Path::new(DIR), &args.id, &args.namespace);
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(DIR);
         if let Err(error) = made
             .map_err(|e| e.to_string())
@@ -90,6 +90,23 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         std::fs::remove_file(&self.0).ok();
+    }
+}
+
+fn file(dir: &Path, group: &str, namespace: &str) -> PathBuf {
+    dir.join(format!("{group}@{namespace}.json"))
+}
+
+/// Removes the file of a shim that was killed, and the socket that it names, unless a shim answers there.
+pub(crate) fn forget_dead(dir: &Path, group: &str, namespace: &str) {
+    let path = file(dir, group, namespace);
+    let Some(shim) = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Shim>(&bytes).ok())
+    else {
+        return;
+    };
+    socket::forget_dead(&shim.socket);
+    if !shim.socket.exists() {
+        std::fs::remove_file(&path).ok();
     }
 }
 

@@ -31,6 +31,13 @@ pub fn socket_path(dir: Option<&Path>, daemon: &str, namespace: &str, group: &st
     dir.unwrap_or(Path::new(DEFAULT_DIR)).join(name)
 }
 
+/// Removes a socket that nobody serves any more; one that a shim answers on stays.
+pub fn forget_dead(path: &Path) {
+    if path.exists() && UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path).ok();
+    }
+}
+
 /// What [`claim`] found.
 #[derive(Debug)]
 pub enum Claim {
@@ -82,6 +89,19 @@ mod tests {
         assert_ne!(name("a", "n", "g"), name("b", "n", "g"));
         assert_ne!(name("a", "n", "g"), name("a", "ng", ""));
         assert_eq!(name("a", "n", "g"), name("a", "n", "g"));
+    }
+
+    #[test]
+    fn a_dead_socket_is_removed_and_a_living_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let Claim::Bound(listener) = claim(&path).unwrap() else { panic!("nobody listens yet") };
+        forget_dead(&path);
+        assert!(path.exists());
+        drop(listener);
+        forget_dead(&path);
+        assert!(!path.exists());
+        forget_dead(&path);
     }
 
     #[test]
