@@ -174,6 +174,8 @@ fn psi(pressure: Option<&Pressure>) -> MessageField<message::PSIStats> {
 
 #[cfg(test)]
 mod tests {
+    use cryopod_runtime::stats::{HugeTlb, IoDevice};
+
     use super::*;
 
     #[test]
@@ -199,5 +201,60 @@ mod tests {
         assert_eq!((metrics.pids.current, metrics.memory_events.oom_kill), (4, 5));
         assert_eq!((metrics.memory.anon, metrics.memory.inactive_file), (6, 7));
         assert_eq!(metrics.memory.workingset_refault, 17);
+    }
+
+    fn pressure(first: u32) -> Pressure {
+        let line = |from: u32| PressureLine {
+            avg10: f64::from(from),
+            avg60: f64::from(from + 1),
+            avg300: f64::from(from + 2),
+            total: u64::from(from + 3),
+        };
+        Pressure { some: line(first), full: line(first + 4) }
+    }
+
+    /// The eight figures in the order of `pressure`.
+    fn shown(psi: &message::PSIStats) -> Vec<f64> {
+        let line = |data: &message::PSIData| [data.avg10, data.avg60, data.avg300, data.total as f64];
+        [line(&psi.some), line(&psi.full)].concat()
+    }
+
+    fn from(first: u32) -> Vec<f64> {
+        (first..first + 8).map(f64::from).collect()
+    }
+
+    #[test]
+    fn devices_pages_swap_and_pressure_land_in_their_own_fields() {
+        let mut stats = Stats::default();
+        let device = |major| IoDevice {
+            major,
+            minor: 2,
+            rbytes: 3,
+            wbytes: 4,
+            rios: 5,
+            wios: 6,
+            ..IoDevice::default()
+        };
+        stats.io.devices = vec![device(1), device(8)];
+        let page = HugeTlb { page_size: "2MB".to_owned(), current: 9, max: 10, failcnt: 11 };
+        stats.hugetlb = vec![page];
+        (stats.memory.swap_usage, stats.memory.swap_limit, stats.memory.swap_peak) = (12, 13, 14);
+        stats.memory.peak = 15;
+        stats.cpu.pressure = Some(pressure(20));
+        stats.memory.pressure = Some(pressure(30));
+        stats.io.pressure = Some(pressure(40));
+        let metrics = from_stats(&stats);
+        let [first, second] = metrics.io.usage.as_slice() else { panic!("{:?}", metrics.io.usage) };
+        assert_eq!((first.major, first.minor, second.major), (1, 2, 8));
+        assert_eq!((first.rbytes, first.wbytes, first.rios, first.wios), (3, 4, 5, 6));
+        let [huge] = metrics.hugetlb.as_slice() else { panic!("{:?}", metrics.hugetlb) };
+        assert_eq!((huge.pagesize.as_str(), huge.current, huge.max, huge.failcnt), ("2MB", 9, 10, 11));
+        let memory = &metrics.memory;
+        assert_eq!((memory.swap_usage, memory.swap_limit, memory.swap_max_usage), (12, 13, 14));
+        assert_eq!(memory.max_usage, 15);
+        assert_eq!(shown(&metrics.cpu.psi), from(20));
+        assert_eq!(shown(&memory.psi), from(30));
+        assert_eq!(shown(&metrics.io.psi), from(40));
+        assert!(from_stats(&Stats::default()).io.psi.is_none(), "a kernel without PSI has no figures");
     }
 }
