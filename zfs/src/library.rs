@@ -22,8 +22,8 @@ pub(crate) struct Library(Api);
 #[derive(Debug)]
 pub(crate) struct CleanupFd(#[allow(dead_code, reason = "it acts by being closed")] File);
 
-/// Whether an errno of one snapshot means that the call as a whole failed.
-type Meaning = fn(&Op, &str, Errno) -> Error;
+/// What the errno of one snapshot means, as the kernel gave it: ZFS has numbers of its own, which no `Errno` has.
+type Meaning = fn(&Op, &str, i32) -> Error;
 
 impl Library {
     pub(crate) fn load() -> Result<Self, LoadError> {
@@ -118,37 +118,37 @@ impl Library {
 fn judge(op: &Op, outcome: io::Result<Outcome>, meaning: Meaning) -> Result<(), Error> {
     let outcome = outcome.map_err(|source| Error::System { op: op.clone(), source })?;
     match (outcome.items.first(), outcome.errno) {
-        (Some((name, errno)), _) => Err(meaning(op, name, Errno::from_raw(*errno))),
+        (Some((name, errno)), _) => Err(meaning(op, name, *errno)),
         (None, 0) => Ok(()),
         // Without a name it is about all of them: the first will do to look for the pool.
         (None, errno) => {
             let first =
                 op.name.split(" with tag ").next().unwrap_or_default().split('@').next().unwrap_or_default();
-            Err(meaning(op, first, Errno::from_raw(errno)))
+            Err(meaning(op, first, errno))
         }
     }
 }
 
-fn of_snapshot(op: &Op, name: &str, errno: Errno) -> Error {
-    match errno {
+fn of_snapshot(op: &Op, name: &str, errno: i32) -> Error {
+    match Errno::from_raw(errno) {
         Errno::EEXIST => Error::Exists { op: op.clone(), name: name.to_owned() },
         Errno::EXDEV => Error::CrossesPools { op: op.clone() },
         // It is the dataset that is not there.
-        errno => general(op, name.split('@').next().unwrap_or_default().to_owned(), errno),
+        _ => general(op, name.split('@').next().unwrap_or_default().to_owned(), errno),
     }
 }
 
-fn of_destroy(op: &Op, name: &str, errno: Errno) -> Error {
-    match errno {
+fn of_destroy(op: &Op, name: &str, errno: i32) -> Error {
+    match Errno::from_raw(errno) {
         Errno::EEXIST => Error::HasDependents { op: op.clone(), dependents: Vec::new() },
-        errno => general(op, name.to_owned(), errno),
+        _ => general(op, name.to_owned(), errno),
     }
 }
 
-fn of_hold(op: &Op, name: &str, errno: Errno) -> Error {
-    match errno {
+fn of_hold(op: &Op, name: &str, errno: i32) -> Error {
+    match Errno::from_raw(errno) {
         Errno::EEXIST => Error::Exists { op: op.clone(), name: name.to_owned() },
-        errno => general(op, name.to_owned(), errno),
+        _ => general(op, name.to_owned(), errno),
     }
 }
 
@@ -160,19 +160,39 @@ fn tagged(error: Error, tag: &HoldTag) -> Error {
     }
 }
 
-fn general(op: &Op, name: String, errno: Errno) -> Error {
+fn general(op: &Op, name: String, errno: i32) -> Error {
     let op = op.clone();
-    match errno {
+    match Errno::from_raw(errno) {
         Errno::ENOENT => Error::NotFound { op, name },
         Errno::EBUSY => Error::Busy { op, holders: Box::new(Holders::default()) },
         Errno::ENOSPC => Error::NoSpace { op, quota: false },
         Errno::EDQUOT => Error::NoSpace { op, quota: true },
         Errno::EPERM | Errno::EACCES => Error::Permission { op },
         Errno::EROFS => Error::ReadOnly { op },
-        Errno::EAGAIN | Errno::ESHUTDOWN => Error::PoolSuspended { op },
+        // EIO is what a call gets that was under way when the devices went.
+        Errno::EAGAIN | Errno::ESHUTDOWN | Errno::EIO => Error::PoolSuspended { op },
         Errno::ENOTSUP => Error::Unsupported { op, said: "the pool or the module is too old".to_owned() },
-        Errno::UnknownErrno => Error::Unknown { op, said: format!("{name}: an error that only ZFS has") },
+        Errno::UnknownErrno => of_zfs(op, &name, errno),
         errno => Error::Unknown { op, said: format!("{name}: {}", errno.desc()) },
+    }
+}
+
+/// The numbers that ZFS adds to errno (`zfs_errno_t`, include/sys/fs/zfs.h).
+fn of_zfs(op: Op, name: &str, number: i32) -> Error {
+    let said = |what: &str| format!("{name}: {what} (ZFS error {number})");
+    match number {
+        1029..=1032 => {
+            Error::Unsupported { op, said: said("the module and libzfs_core are of different versions") }
+        }
+        1034 | 1035 => Error::IvsetMismatch { op, said: said("the IV set guid is missing or another one") },
+        1037 => {
+            Error::Unsupported { op, said: said("the stream has a feature that the module does not know") }
+        }
+        1040 => Error::StreamTruncated { op, token: None },
+        1044 => Error::InvalidProperty { op, said: said("the module refuses a property") },
+        1045 | 1048 => Error::Unsupported { op, said: said("the pool's devices or keys do not allow it") },
+        1047 => Error::ResumeExists { op },
+        _ => Error::Unknown { op, said: said("an error that only ZFS has") },
     }
 }
 
@@ -194,7 +214,12 @@ mod tests {
             (outcome(libc::ENOENT, &[]), Some("not-found")),
             (outcome(libc::EAGAIN, &[]), Some("pool-suspended")),
             (outcome(libc::EDQUOT, &[]), Some("no-space")),
-            (outcome(1030, &[]), Some("unknown")),
+            (outcome(libc::EIO, &[]), Some("pool-suspended")),
+            (outcome(libc::EIO, &[("tank/a@s", libc::EIO)]), Some("pool-suspended")),
+            (outcome(1030, &[]), Some("unsupported")),
+            (outcome(1035, &[("tank/a@s", 1035)]), Some("ivset-mismatch")),
+            (outcome(1047, &[]), Some("resume-exists")),
+            (outcome(1038, &[]), Some("unknown")),
         ];
         for (outcome, kind) in cases {
             let shown = format!("{outcome:?}");
@@ -204,6 +229,12 @@ mod tests {
         assert_eq!(judge(&op, held, of_hold).unwrap_err().kind(), "not-found");
         let cloned = outcome(libc::EEXIST, &[("tank/a@s", libc::EEXIST)]);
         assert_eq!(judge(&op, cloned, of_destroy).unwrap_err().kind(), "has-dependents");
+    }
+
+    #[test]
+    fn a_number_that_only_zfs_has_is_told() {
+        let error = judge(&Op::new("snapshot", "tank/a@s"), outcome(1038, &[]), of_snapshot).unwrap_err();
+        assert!(error.to_string().contains("ZFS error 1038"), "{error}");
     }
 
     #[test]
