@@ -6,6 +6,8 @@
 
 mod busy;
 mod looking;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod zfs;
 

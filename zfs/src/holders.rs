@@ -21,6 +21,21 @@ impl fmt::Display for MountHolder {
     }
 }
 
+/// A process that sends or receives a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamHolder {
+    /// The process.
+    pub pid: u32,
+    /// What it does with what, "zfs send tank/a@x".
+    pub command: String,
+}
+
+impl fmt::Display for StreamHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` (pid {})", self.command, self.pid)
+    }
+}
+
 /// Who keeps a dataset or snapshot busy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holders {
@@ -30,6 +45,8 @@ pub struct Holders {
     pub holds: Vec<Hold>,
     /// Clones of them.
     pub clones: Vec<DatasetName>,
+    /// Running sends and receives.
+    pub streams: Vec<StreamHolder>,
     /// Whether an interrupted or running receive is in it.
     pub receiving: bool,
 }
@@ -37,7 +54,8 @@ pub struct Holders {
 impl Holders {
     /// Whether nobody was found.
     pub fn is_empty(&self) -> bool {
-        self.mounts.is_empty() && self.holds.is_empty() && self.clones.is_empty() && !self.receiving
+        let lists = [self.mounts.len(), self.holds.len(), self.clones.len(), self.streams.len()];
+        lists == [0; 4] && !self.receiving
     }
 }
 
@@ -45,13 +63,14 @@ impl fmt::Display for Holders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return f.write_str(
-                "nobody found (a send or receive in progress, or a file still open in a detached mount): try again",
+                "nobody found (a file still open in a detached mount, or a stream that no `zfs` command sends): try again",
             );
         }
         let mut parts = Vec::new();
         parts.extend(self.mounts.iter().map(|mount| format!("mounted {mount}")));
         parts.extend(self.holds.iter().map(|hold| format!("hold {} on {}", hold.tag, hold.snapshot)));
         parts.extend(self.clones.iter().map(|clone| format!("clone {clone}")));
+        parts.extend(self.streams.iter().map(ToString::to_string));
         if self.receiving {
             parts.push("a receive in it that has not ended".to_owned());
         }

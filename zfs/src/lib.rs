@@ -23,6 +23,7 @@ mod names;
 pub mod parse;
 mod properties;
 mod requests;
+mod streams;
 mod sys;
 mod types;
 
@@ -32,7 +33,7 @@ pub use cryopod_command::{Cancel, Limits};
 pub use detect::{DetectError, open, open_cli};
 pub use error::{Error, Op};
 pub use fake::Fake;
-pub use holders::{Holders, MountHolder};
+pub use holders::{Holders, MountHolder, StreamHolder};
 pub use names::{BookmarkName, DatasetName, HoldTag, Name, NameError, PoolName, SnapshotName};
 pub use properties::{EffectiveProperties, Properties, Property, Source, is_user_property};
 pub use requests::{

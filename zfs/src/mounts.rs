@@ -62,7 +62,8 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
+/// All processes, with their directories in /proc; this one first.
+pub(crate) fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let own = std::process::id();
     // This process first: its view is the one that the caller expects.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::Cli;
 use crate::error::Op;
-use crate::{DatasetName, Entry, Error, Filter, Holders, Kinds, Limits, SnapshotName, Zfs, mounts};
+use crate::{
+    DatasetName, Entry, Error, Filter, Holders, Kinds, Limits, Name, SnapshotName, Zfs, mounts, streams,
+};
 
 /// The caller waits for an error that is known already.
 const LOOK_AT_MOST: Duration = Duration::from_secs(10);
@@ -39,6 +41,7 @@ impl Cli {
                     holders.holds.extend(self.holds(snapshot, &limits).unwrap_or_default());
                     holders.mounts.extend(mounts::of_dataset(snapshot.as_str(), &limits));
                 }
+                holders.streams = streams::of_snapshots(snapshots, &limits);
                 Error::Busy { op, holders: Box::new(holders) }
             }
             Error::HasDependents { op, dependents } if dependents.is_empty() => {
@@ -52,6 +55,14 @@ impl Cli {
         }
     }
 
+    /// The same for whatever has properties.
+    pub(super) fn explain_name(&self, error: Error, name: &Name, limits: &Limits) -> Error {
+        match name {
+            Name::Snapshot(snapshot) => self.explain_snapshots(error, std::slice::from_ref(snapshot), limits),
+            Name::Dataset(_) | Name::Bookmark(_) => self.explain(error, &name.dataset(), false, limits),
+        }
+    }
+
     /// The error for a mount point that could not be unmounted.
     pub(super) fn busy_mount(&self, op: &Op, path: &Path, limits: &Limits) -> Error {
         let limits = limits.at_most(LOOK_AT_MOST);
@@ -60,7 +71,8 @@ impl Cli {
     }
 
     fn holders(&self, dataset: &DatasetName, below: bool, limits: &Limits) -> Holders {
-        let mut holders = Holders::default();
+        let mut holders =
+            Holders { streams: streams::of_dataset(dataset, below, limits), ..Holders::default() };
         let kinds = Kinds { volumes: true, filesystems: true, ..Kinds::SNAPSHOTS };
         let depth = if below { None } else { Some(1) };
         // What cannot be looked up is left out: the error that it would explain is more important.

@@ -136,7 +136,12 @@ impl Cli {
             (error, Stream::Full(snapshot) | Stream::FromOrigin(snapshot)) => {
                 self.explain_snapshots(error, std::slice::from_ref(snapshot), limits)
             }
-            (error, _) => error,
+            (error, Stream::Incremental { from, to }) => {
+                let base = if let Base::Snapshot(from) = from { Some(from.clone()) } else { None };
+                let both: Vec<SnapshotName> = base.into_iter().chain([to.clone()]).collect();
+                self.explain_snapshots(error, &both, limits)
+            }
+            (error, Stream::Resume(_)) => error,
         }
     }
 

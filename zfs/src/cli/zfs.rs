@@ -96,8 +96,8 @@ impl Zfs for Cli {
     }
 
     fn promote(&self, name: &DatasetName, limits: &Limits) -> Result<(), Error> {
-        self.zfs(&Op::new("promote", name), [text("promote"), text(name)], limits)?;
-        Ok(())
+        let promoted = self.zfs(&Op::new("promote", name), [text("promote"), text(name)], limits);
+        promoted.map(|_| ()).map_err(|error| self.explain(error, name, false, limits))
     }
 
     fn rename(
@@ -143,15 +143,15 @@ impl Zfs for Cli {
         }
         let pairs = properties.iter().map(|(key, value)| text(&format!("{key}={value}")));
         let args = std::iter::once(text("set")).chain(pairs).chain([text(name)]);
-        self.zfs(&op, args, limits)?;
-        Ok(())
+        let set = self.zfs(&op, args, limits);
+        set.map(|_| ()).map_err(|error| self.explain_name(error, name, limits))
     }
 
     fn inherit(&self, name: &Name, key: &str, limits: &Limits) -> Result<(), Error> {
         let op = Op::new("inherit a property of", name);
         checks::key(&op, key)?;
-        self.zfs(&op, ["inherit", key, name.as_str()], limits)?;
-        Ok(())
+        let inherited = self.zfs(&op, ["inherit", key, name.as_str()], limits);
+        inherited.map(|_| ()).map_err(|error| self.explain_name(error, name, limits))
     }
 
     fn snapshot_set(
@@ -226,8 +226,9 @@ impl Zfs for Cli {
     ) -> Result<SnapshotName, Error> {
         let target = snapshot.dataset().snapshot(to)?;
         let op = Op::new("rename", format_args!("{snapshot} to {target}"));
-        self.zfs(&op, [text("rename"), text(snapshot), text(&target)], limits)?;
-        Ok(target)
+        let renamed = self.zfs(&op, [text("rename"), text(snapshot), text(&target)], limits);
+        let set = std::slice::from_ref(snapshot);
+        renamed.map(|_| target).map_err(|error| self.explain_snapshots(error, set, limits))
     }
 
     fn bookmark(
@@ -335,14 +336,17 @@ impl Zfs for Cli {
     ) -> Result<(), Error> {
         let op = Op::new("mount", format_args!("{name} at {}", path.display()));
         let system = |source| Error::System { op: op.clone(), source };
-        // Looked at first, because mount(2) has one error for a missing path and a missing dataset.
-        let target = std::fs::metadata(path).map_err(system)?;
-        if !target.is_dir() {
-            return Err(system(std::io::ErrorKind::NotADirectory.into()));
-        }
         let (dataset, place) = (name.clone(), PathBuf::from(path));
-        let call = move || mounts::mount_legacy(dataset.as_str(), &place, options);
-        let Err(source) = blocking::on_thread(&op, limits, call)? else { return Ok(()) };
+        let call = move || {
+            // Looked at first, because mount(2) has one error for a missing path and a missing dataset. Here, because
+            // the path may lie on a pool that hangs.
+            if !std::fs::metadata(&place)?.is_dir() {
+                return Err(std::io::ErrorKind::NotADirectory.into());
+            }
+            Ok(mounts::mount_legacy(dataset.as_str(), &place, options))
+        };
+        let mounted = blocking::on_thread(&op, limits, call)?;
+        let Err(source) = mounted.map_err(system)? else { return Ok(()) };
         let error = match source.kind() {
             std::io::ErrorKind::NotFound => Error::NotFound { op: op.clone(), name: name.to_string() },
             std::io::ErrorKind::ResourceBusy => Error::Busy { op: op.clone(), holders: Box::default() },
@@ -389,7 +393,7 @@ impl Zfs for Cli {
             Err(error) if says(&error, "does not have any resumable receive state") => Ok(()),
             Err(error) => match self.refine(from_command(&op, error), limits) {
                 Error::NotFound { .. } => Ok(()),
-                error => Err(error),
+                error => Err(self.explain(error, target, false, limits)),
             },
         }
     }

@@ -7,7 +7,9 @@ use super::changing::{check_properties, local};
 use super::state::{Mark, Snap, State};
 use super::tree::Tree;
 use crate::error::Op;
-use crate::{BookmarkName, DatasetName, Error, Hold, HoldTag, Holders, Properties, SnapshotName};
+use crate::{
+    BookmarkName, DatasetName, Error, Hold, HoldTag, Holders, Properties, SnapshotName, StreamHolder,
+};
 
 impl State {
     pub(super) fn snapshot_names(&self, dataset: &DatasetName) -> Vec<SnapshotName> {
@@ -55,7 +57,12 @@ impl State {
         let Some(snap) = self.find_snap(name) else { return Ok(()) };
         if !snap.holds.is_empty() || self.sending.contains(&snap.id) {
             let holds = snap.holds.iter().map(|tag| Hold { snapshot: name.clone(), tag: tag.clone() });
-            let holders = Holders { holds: holds.collect(), ..Holders::default() };
+            let sender = self
+                .sending
+                .contains(&snap.id)
+                .then(|| StreamHolder { pid: std::process::id(), command: format!("zfs send {name}") });
+            let streams = sender.into_iter().collect();
+            let holders = Holders { holds: holds.collect(), streams, ..Holders::default() };
             return Err(Error::Busy { op: op.clone(), holders: Box::new(holders) });
         }
         Ok(())
