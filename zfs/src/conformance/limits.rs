@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{Bench, Case, Failure, ensure, refused};
 use crate::{
-    Cancel, CreateRequest, Error, Health, Limits, PoolName, Properties, ReceiveRequest, SendRequest,
+    Cancel, CreateRequest, Error, Health, Limits, MountOptions, PoolName, Properties, ReceiveRequest,
+    SendRequest,
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -27,12 +28,15 @@ fn expired(b: &Bench<'_>) -> Result<(), Failure> {
     refused(b.zfs.create(&create, &cancelled), "cancelled")?;
     refused(b.zfs.dataset(&b.root, &cancelled), "cancelled")?;
     refused(b.zfs.mounts(&b.root, &cancelled), "cancelled")?;
+    // A path may lie on a pool that hangs, so not even that is looked at.
+    let nowhere = b.scratch.join("none");
+    refused(b.zfs.mount_at(&b.root, &nowhere, MountOptions::default(), &cancelled), "cancelled")?;
     ensure!(!b.exists(&name)?, "it was created");
     Ok(())
 }
 
 /// Processes whose parent is this one.
-fn children() -> Result<Vec<u32>, Failure> {
+pub(super) fn children() -> Result<Vec<u32>, Failure> {
     let own = std::process::id().to_string();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -134,7 +138,13 @@ fn pools(b: &Bench<'_>) -> Result<(), Failure> {
     ensure!(pool.size.0 > 0 && pool.free <= pool.size && pool.allocated <= pool.size, "{pool:?}");
     let status = b.zfs.pool_status(&name, &b.limits)?;
     ensure!(status.name == name && status.health == Health::Online && status.data_errors == 0, "{status:?}");
-    Ok(b.zfs.pool_sync(&name, &b.limits)?)
+    // Figures are those of the last transaction group that is on disk.
+    let a = b.filesystem("a")?;
+    b.write_noise(&a, "noise", 1 << 20)?;
+    b.zfs.pool_sync(&name, &b.limits)?;
+    let referenced = b.get(&a)?.referenced;
+    ensure!(referenced.0 >= 1 << 20, "after the sync it refers to {referenced} only");
+    Ok(())
 }
 
 fn missing_pool(b: &Bench<'_>) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use super::{Bench, Case, Failure, ensure, refused};
+use super::{Bench, Case, Failure, ensure, limits, refused};
 use crate::{
     Base, DatasetName, Error, Name, Properties, ReceiveRequest, ResumeToken, SendFlags, SendRequest,
     SnapshotName, Stream,
@@ -17,6 +17,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "a_bookmark_is_base_enough", run: from_bookmark },
     Case { name: "a_clone_is_sent_from_its_origin", run: from_origin },
     Case { name: "a_raw_stream_is_received", run: raw },
+    Case { name: "a_raw_stream_stays_encrypted", run: raw_encrypted },
     Case { name: "received_properties_are_those_asked_for", run: properties },
     Case { name: "a_size_is_estimated", run: size },
     Case { name: "send_errors_name_what_is_wrong", run: send_errors },
@@ -149,6 +150,34 @@ fn raw(b: &Bench<'_>) -> Result<(), Failure> {
     let send = SendRequest { stream: Stream::Full(snapshot), flags };
     b.zfs.copy(&send, &mounted(b, "copy")?, &b.limits)?;
     ensure!(b.read(&b.name("copy")?, "file")? == "one", "the content differs");
+    Ok(())
+}
+
+fn raw_encrypted(b: &Bench<'_>) -> Result<(), Failure> {
+    let key = b.scratch.join("key");
+    std::fs::write(&key, [7; 32])?;
+    let encrypted = Properties::new()
+        .with("encryption", "aes-256-gcm")
+        .with("keyformat", "raw")
+        .with("keylocation", format!("file://{}", key.display()));
+    let secret = b.filesystem_with("secret", encrypted)?;
+    b.write(&secret, "file", "one")?;
+    let stream = Stream::Full(b.snapshot(&secret, "s")?);
+    let flags = SendFlags { raw: true, large_blocks: false, compressed: false, embedded: false };
+    let cipher = |leaf: &str| -> Result<Option<String>, Failure> {
+        let found = b.get(&b.name(leaf)?)?.properties;
+        Ok(found.get("encryption").filter(|cipher| *cipher != "off").map(str::to_owned))
+    };
+    // Unmounted: the copy's key is not loaded.
+    let send = SendRequest { stream: stream.clone(), flags };
+    b.zfs.copy(&send, &ReceiveRequest::new(&b.name("raw")?), &b.limits)?;
+    let copied = cipher("raw")?;
+    ensure!(copied.as_deref() == Some("aes-256-gcm"), "the copy is encrypted with {copied:?}");
+    let send = SendRequest { stream, flags: SendFlags { raw: false, ..flags } };
+    b.zfs.copy(&send, &mounted(b, "plain")?, &b.limits)?;
+    let copied = cipher("plain")?;
+    ensure!(copied.is_none(), "the readable copy is encrypted with {copied:?}");
+    ensure!(b.read(&b.name("plain")?, "file")? == "one", "the content differs");
     Ok(())
 }
 
@@ -339,13 +368,19 @@ fn busy(b: &Bench<'_>) -> Result<(), Failure> {
         let sending = scope.spawn(|| b.zfs.send(&SendRequest::full(&s1), write, &b.limits));
         // One byte has come: the send has begun, and the full pipe keeps it from ending.
         nix::unistd::read(&read, &mut [0])?;
+        // The command is a child of this process; the fake sends itself.
+        let senders = [limits::children()?, vec![std::process::id()]].concat();
         let set = std::slice::from_ref(&s1);
         let destroyed = refused(b.zfs.destroy_snapshots(set, false, &b.limits), "busy");
         let deferred = refused(b.zfs.destroy_snapshots(set, true, &b.limits), "busy");
         drop(read);
         let sent = sending.join().map_err(|_| Failure("the sender panicked".to_owned()))?;
         ensure!(sent.is_err(), "a send into a closed pipe is said to have worked");
-        destroyed.and(deferred)?;
+        for error in [destroyed?, deferred?] {
+            let Error::Busy { holders, .. } = &error else { return Err(Failure(error.to_string())) };
+            let ours = holders.streams.iter().any(|stream| senders.contains(&stream.pid));
+            ensure!(ours, "none of {senders:?} is named: {error}");
+        }
         Ok(())
     })
 }

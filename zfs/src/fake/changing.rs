@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Native properties that can be set; as many as cryopod or its tests use.
-const SETTABLE: [&str; 27] = [
+const SETTABLE: [&str; 30] = [
     "acltype",
     "atime",
     "canmount",
@@ -20,7 +20,10 @@ const SETTABLE: [&str; 27] = [
     "copies",
     "devices",
     "dnodesize",
+    "encryption",
     "exec",
+    "keyformat",
+    "keylocation",
     "logbias",
     "mountpoint",
     "primarycache",

@@ -32,6 +32,8 @@ pub(super) struct Header {
     pub(super) from: Option<u64>,
     /// Whether the base is the origin of the dataset, so that the stream makes a clone.
     pub(super) clone: bool,
+    /// The cipher of a raw stream of an encrypted dataset.
+    pub(super) encryption: Option<String>,
     pub(super) payload: u64,
     pub(super) offset: u64,
 }

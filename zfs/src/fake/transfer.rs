@@ -10,7 +10,7 @@ use super::tree::{self, Tree};
 use crate::error::Op;
 use crate::{
     Base, DatasetName, Error, Guid, Kind, ReceiveRequest, Received, ResumeToken, SendRequest, SnapshotName,
-    Stream,
+    Source, Stream,
 };
 
 /// A stream ready to be written, and the snapshot it is of.
@@ -38,7 +38,10 @@ impl State {
             }
             Stream::Resume(token) => return self.resumed(op, token),
         };
-        Ok(pack(snapshot, base, clone, offset, &self.name_of(snapshot)))
+        let dataset = self.snap_by_id(snapshot.id).filter(|_| send.flags.raw).map(|(dataset, _)| dataset);
+        let cipher = dataset.and_then(|dataset| self.effective(dataset, "encryption"));
+        let cipher = cipher.map(|cipher| cipher.value).filter(|cipher| cipher != "off");
+        Ok(pack(snapshot, base, clone, offset, &self.name_of(snapshot), cipher))
     }
 
     fn name_of(&self, snap: &Snap) -> String {
@@ -100,7 +103,7 @@ impl State {
                 Some((from, base.1.clone()))
             }
         };
-        Ok(pack(snap, base, *clone == "1", offset, &self.name_of(snap)))
+        Ok(pack(snap, base, *clone == "1", offset, &self.name_of(snap), None))
     }
 
     /// Takes in what was read of a stream.
@@ -248,6 +251,9 @@ impl State {
         let node: &mut Node = self.node_mut(op, name)?;
         node.partial = None;
         node.properties.extend(local(&receive.set));
+        if is_new && let Some(cipher) = &header.encryption {
+            node.properties.insert("encryption".to_owned(), (cipher.clone(), Source::None));
+        }
         if header.clone {
             node.origin = base;
         }
@@ -280,7 +286,14 @@ impl State {
     }
 }
 
-fn pack(snap: &Snap, base: Option<(Guid, Arc<Tree>)>, clone: bool, offset: u64, name: &str) -> Outgoing {
+fn pack(
+    snap: &Snap,
+    base: Option<(Guid, Arc<Tree>)>,
+    clone: bool,
+    offset: u64,
+    name: &str,
+    encryption: Option<String>,
+) -> Outgoing {
     let (from, changes) = match base {
         Some((guid, tree)) => (Some(guid.0), snap.tree.since(&tree)),
         None => (None, snap.tree.since(&Tree::default())),
@@ -291,6 +304,7 @@ fn pack(snap: &Snap, base: Option<(Guid, Arc<Tree>)>, clone: bool, offset: u64, 
         guid: snap.guid.0,
         from,
         clone,
+        encryption,
         payload: payload.len() as u64,
         offset,
     };
