@@ -226,15 +226,7 @@ mod tests {
     #[test]
     fn devices_pages_swap_and_pressure_land_in_their_own_fields() {
         let mut stats = Stats::default();
-        let device = |major| IoDevice {
-            major,
-            minor: 2,
-            rbytes: 3,
-            wbytes: 4,
-            rios: 5,
-            wios: 6,
-            ..IoDevice::default()
-        };
+        let device = |major| IoDevice { major, minor: 2, rbytes: 3, wbytes: 4, rios: 5, wios: 6 };
         stats.io.devices = vec![device(1), device(8)];
         let page = HugeTlb { page_size: "2MB".to_owned(), current: 9, max: 10, failcnt: 11 };
         stats.hugetlb = vec![page];

@@ -8,6 +8,7 @@ mod datasets;
 mod holds;
 mod limits;
 mod mounts;
+mod names;
 mod snapshots;
 mod streams;
 
@@ -190,7 +191,16 @@ impl Bench<'_> {
 
 /// All cases.
 pub fn cases() -> Vec<Case> {
-    [datasets::CASES, snapshots::CASES, holds::CASES, mounts::CASES, streams::CASES, limits::CASES].concat()
+    [
+        datasets::CASES,
+        names::CASES,
+        snapshots::CASES,
+        holds::CASES,
+        mounts::CASES,
+        streams::CASES,
+        limits::CASES,
+    ]
+    .concat()
 }
 
 /// The cases in which a table is read where newer tools give JSON.

@@ -40,7 +40,7 @@ fn whoever_keeps_it_busy_is_told_by_every_call() {
         ("abort", zfs.abort_receive(&dataset, &limits)),
         ("send", zfs.send(&SendRequest::incremental(&first, &second), null(), &limits)),
         ("destroy", zfs.destroy(&dataset, true, &limits)),
-        ("destroy of a snapshot", zfs.destroy_snapshots(&[second.clone()], false, &limits)),
+        ("destroy of a snapshot", zfs.destroy_snapshots(std::slice::from_ref(&second), false, &limits)),
     ];
     child.kill().unwrap();
     child.wait().unwrap();

@@ -2,8 +2,8 @@
 
 use super::{Bench, Case, Failure, ensure, refused};
 use crate::{
-    Bytes, CreateRequest, DatasetName, Filter, Kind, Kinds, Mountpoint, Name, NewKind, Properties,
-    ReceiveRequest, Rename, SendRequest, Source, Wanted,
+    Bytes, CreateRequest, DatasetName, Filter, Kind, Kinds, Mountpoint, Name, NewKind, Properties, Rename,
+    Source, Wanted,
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -20,8 +20,6 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "inherited_marks_are_told_from_own_ones", run: inherited },
     Case { name: "set_then_inherit_brings_back_what_was", run: set_inherit },
     Case { name: "odd_property_values_survive", run: odd_values },
-    Case { name: "names_with_spaces_and_dashes_work", run: odd_names },
-    Case { name: "no_name_is_taken_for_a_reason", run: telling_names },
     Case { name: "destroy_of_an_absent_dataset_is_not_found", run: destroy_absent },
     Case { name: "destroy_of_a_pool_root_is_refused", run: destroy_root },
     Case { name: "destroy_with_dependents_lists_them", run: destroy_dependents },
@@ -203,54 +201,6 @@ fn odd_values(b: &Bench<'_>) -> Result<(), Failure> {
     ensure!(found.own("cryopod:odd") == Some(value), "{:?}", found.own("cryopod:odd"));
     let broken = Properties::new().with("cryopod:odd", "two\nlines");
     refused(b.zfs.set(&Name::from(&name), &broken, &b.limits), "invalid-property")?;
-    Ok(())
-}
-
-fn odd_names(b: &Bench<'_>) -> Result<(), Failure> {
-    let name = b.filesystem("with space and-dash_dot.colon:1")?;
-    let snapshot = b.snapshot(&name, "-r 1")?;
-    ensure!(b.exists(&name)? && b.snapshot_exists(&snapshot)?, "not there");
-    let clone = b.name("-clone")?;
-    b.zfs.clone_snapshot(&snapshot, &clone, &Properties::new(), &b.limits)?;
-    ensure!(b.get(&clone)?.origin.as_ref() == Some(&snapshot), "the origin is wrong");
-    ensure!(b.get_snapshot(&snapshot)?.clones == [clone.clone()], "the clone is not listed");
-    b.zfs.destroy(&clone, false, &b.limits)?;
-    b.zfs.destroy_snapshots(&[snapshot], false, &b.limits)?;
-    Ok(b.zfs.destroy(&name, false, &b.limits)?)
-}
-
-/// Every name is a word or phrase that the tool uses for some reason of its own.
-fn telling_names(b: &Bench<'_>) -> Result<(), Failure> {
-    for leaf in
-        ["encryption-x", "busy", "is busy", "permission denied x", "does not exist", "already mounted"]
-    {
-        let name = b.name(leaf)?;
-        let none = Properties::new();
-        ensure!(!b.exists(&name)?, "{leaf}: it exists");
-        ensure!(!b.snapshot_exists(&name.snapshot(leaf)?)?, "{leaf}: its snapshot exists");
-        refused(b.zfs.destroy(&name, false, &b.limits), "not-found")?;
-        refused(b.zfs.mount(&name, &b.limits), "not-found")?;
-        let create = CreateRequest::filesystem(&name, none.clone());
-        b.zfs.create(&create, &b.limits)?;
-        refused(b.zfs.create(&create, &b.limits), "exists")?;
-        refused(b.zfs.promote(&name, &b.limits), "not-a-clone")?;
-        let snapshot = b.snapshot(&name, leaf)?;
-        let set = std::slice::from_ref(&snapshot);
-        refused(b.zfs.snapshot_set(set, &none, &b.limits), "exists")?;
-        refused(b.zfs.destroy(&name, false, &b.limits), "has-dependents")?;
-        let tag = "t".parse()?;
-        b.zfs.hold(set, &tag, &b.limits)?;
-        refused(b.zfs.destroy_snapshots(set, false, &b.limits), "busy")?;
-        refused(b.zfs.destroy(&name, true, &b.limits), "busy")?;
-        b.zfs.release(set, &tag, &b.limits)?;
-        let copy = b.name("copy")?;
-        b.zfs.copy(&SendRequest::full(&snapshot), &ReceiveRequest::new(&copy), &b.limits)?;
-        let again = b.zfs.copy(&SendRequest::full(&snapshot), &ReceiveRequest::new(&copy), &b.limits);
-        refused(again, "exists")?;
-        b.zfs.destroy(&copy, true, &b.limits)?;
-        b.zfs.destroy(&name, true, &b.limits)?;
-        ensure!(!b.exists(&name)?, "{leaf}: it is still there");
-    }
     Ok(())
 }
 
