@@ -37,6 +37,9 @@ pub(crate) struct Opened {
     pub(crate) chosen: Chosen,
 }
 
+/// ZFS where it is used, and why it is not used where it was looked for.
+type Usable = (Option<Arc<dyn Zfs>>, Option<String>);
+
 /// What every verb works with.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -130,7 +133,7 @@ impl Context {
     }
 
     /// ZFS where the configuration has a use for it, or why there is none.
-    fn zfs(config: &StoreConfig, limits: &Limits) -> Result<(Option<Arc<dyn Zfs>>, Option<String>), Error> {
+    fn zfs(config: &StoreConfig, limits: &Limits) -> Result<Usable, Error> {
         let choice = config.choice;
         let zfs = match choice {
             StoreChoice::Dir => Ok(None),
