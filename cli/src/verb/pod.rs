@@ -123,11 +123,12 @@ pub(super) fn resume(context: &Context, target: &Target) -> Result<u8, Error> {
         }
     } else {
         // It waits for no lock and no runtime, and ends a capture that holds the containers.
-        thawed = target.client.thaw()?;
+        let answer = target.client.thaw();
         // Those that were paused run now; the shim's state and containerd's have to follow. One that is paused and was
-        // not frozen runs on purpose: containerd still reads its disk.
-        let paused = target.containers.iter().filter(|it| it.state == "paused" && thawed.contains(&it.id));
-        for container in paused {
+        // not frozen runs on purpose: containerd still reads its disk. Where one could not be thawed, nobody says which
+        // of the others were.
+        let runs = |id: &String| answer.as_ref().map_or(true, |thawed| thawed.contains(id));
+        for container in target.containers.iter().filter(|it| it.state == "paused" && runs(&it.id)) {
             if let Err(error) = target.client.resume(&container.id, &context.signals.limits(POLITE)) {
                 let (name, id) = (&container.name, &container.id);
                 context.output.note(&format!(
@@ -135,6 +136,7 @@ pub(super) fn resume(context: &Context, target: &Target) -> Result<u8, Error> {
                 ));
             }
         }
+        thawed = answer?;
     }
     let text = if thawed.is_empty() { "nothing was frozen".to_owned() } else { thawed.join("\n") };
     context.output.result(&json!({ "thawed": thawed }), |_| text)?;
