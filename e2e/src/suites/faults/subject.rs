@@ -28,7 +28,8 @@ impl Subject {
     /// Starts one; whatever an earlier test left under that name goes first.
     pub fn start(name: &str) -> Result<Self, Failure> {
         base()?;
-        sh(&format!("cryopod delete --force {name}; zfs destroy -r {TOP}/{name}"))?;
+        ok(&format!("cryopod delete --force {name}"))?;
+        sh(&format!("zfs destroy -r {TOP}/{name}"))?;
         ok(&format!("zfs clone -o mountpoint=/{TOP}/{name} {TOP}/base@image {TOP}/{name}"))?;
         let bundle = format!("{BUNDLES}/{name}");
         ok(&format!("rm -rf {bundle}; mkdir -p {bundle}"))?;
