@@ -63,8 +63,7 @@ pub fn place(
     let images = images(store, &manifest, record, &content, limits)?;
     let mut notes = Vec::new();
     let volumes = volumes(store, &manifest, record, &content, request, &mut notes, limits)?;
-    let rootfs = rootfs(store, journal, &manifest, record, &content, request, limits)
-        .inspect_err(|_| volumes.iter().for_each(|volume| files::empty(volume)))?;
+    let rootfs = rootfs(store, journal, &manifest, record, &content, request, limits)?;
     if manifest.mode == CapturedMode::Disk {
         let why = manifest.memory_refused.as_ref().map_or_else(
             || "the checkpoint was made without memory".to_owned(),
@@ -175,15 +174,18 @@ fn volumes(
         let stored = crate::manifest::stored_name(&holder.member.name, &held.name);
         fault::step("place.volumes")?;
         match (&held.content, store) {
-            (DiskContent::Tree { .. }, _) => files::fill(&content.disk(&stored), &live.source, limits)?,
+            (DiskContent::Tree { .. }, _) => {
+                files::fill_volume(name, &content.disk(&stored), live, limits)?;
+            }
             (DiskContent::Zfs { .. }, Store::Zfs(zfs)) => {
                 let snapshot = in_store(zfs, request, &stored, holder, held, limits)?;
                 let view = crate::scratch::Scratch::of_snapshot(zfs, &snapshot, limits)?;
-                files::fill(view.path(), &live.source, limits)?;
+                files::fill_volume(name, view.path(), live, limits)?;
             }
             (DiskContent::Zfs { .. }, Store::Dir(_)) => return Err(lost(request, &stored).into()),
             (DiskContent::Shared { .. }, _) => {}
         }
+        (request.on_filled)(live);
         filled.push(live.source.clone());
     }
     Ok(filled)

@@ -12,6 +12,7 @@ pub mod order;
 pub mod place;
 pub mod release;
 pub mod settling;
+pub mod stamp;
 pub mod stored;
 
 use std::sync::{Arc, Mutex, PoisonError};

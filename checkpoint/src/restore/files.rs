@@ -8,17 +8,20 @@ use cryopod_command::Limits;
 use cryopod_zfs::{CreateRequest, Properties};
 
 use super::roots::{boot, forget};
-use super::{LiveRootfs, PlaceError, PlaceRequest, Replacement, RootfsPlacement};
+use super::{LiveRootfs, LiveVolume, PlaceError, PlaceRequest, Replacement, RootfsPlacement};
 use crate::durable;
 use crate::scratch::Scratch;
 use crate::store::{BOOT, ID, KIND, Store};
 use crate::tree::{self, Existing};
 
-/// Whether nobody has put anything into a directory; a new file system has its `lost+found`.
+/// What a new file system has in it.
+const LOST_FOUND: &str = "lost+found";
+
+/// Whether nobody has put anything into a directory.
 pub(super) fn is_empty(dir: &Path) -> Result<bool, PlaceError> {
     for entry in fs::read_dir(dir).map_err(PlaceError::io("list", dir))? {
         let entry = entry.map_err(PlaceError::io("list", dir))?;
-        let fresh = entry.file_name() == "lost+found"
+        let fresh = entry.file_name() == LOST_FOUND
             && fs::read_dir(entry.path()).is_ok_and(|mut below| below.next().is_none());
         if !fresh {
             return Ok(false);
@@ -27,22 +30,39 @@ pub(super) fn is_empty(dir: &Path) -> Result<bool, PlaceError> {
     Ok(true)
 }
 
-/// Replaces the contents of a volume; what is mounted below it is refused before anything is removed.
+/// Replaces the contents of a directory that is the container's own; what is mounted below it is refused before anything
+/// is removed. After a failure it is empty: half of something would pass for the whole.
 pub(super) fn fill(from: &Path, to: &Path, limits: &Limits) -> Result<(), PlaceError> {
     tree::clear(to)?;
     if let Err(error) = tree::copy(from, to, Existing::Refuse, u64::MAX, limits) {
-        empty(to);
+        // The first error is the one to report.
+        if let Err(error) = tree::clear(to) {
+            tracing::warn!(dir = %to.display(), %error, "what a failed restore wrote stays");
+        }
         return Err(error.into());
     }
     Ok(())
 }
 
-/// Half of something would pass for the whole, and a volume that is not empty would keep a second try out. The error
-/// that led here is the one to report.
-pub(super) fn empty(dir: &Path) {
-    if let Err(error) = tree::clear(dir) {
-        tracing::warn!(dir = %dir.display(), %error, "what a failed restore wrote stays");
+/// Fills a volume: one that may be replaced as [`fill`] does; into any other only what it does not have is written, and
+/// nothing is removed, also after a failure, since others may write there at any moment.
+pub(super) fn fill_volume(
+    name: &str,
+    from: &Path,
+    live: &LiveVolume,
+    limits: &Limits,
+) -> Result<(), PlaceError> {
+    if live.replace {
+        return fill(from, &live.source, limits);
     }
+    // Looked at before, but settling and other volumes may have taken hours since.
+    if !is_empty(&live.source)? {
+        return Err(PlaceError::Occupied { name: name.to_owned(), path: live.source.clone() });
+    }
+    // The checkpoint may have one as well.
+    fs::remove_dir(live.source.join(LOST_FOUND)).ok();
+    tree::copy(from, &live.source, Existing::Refuse, u64::MAX, limits)?;
+    Ok(())
 }
 
 /// Puts a copied root in place.

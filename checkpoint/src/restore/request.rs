@@ -48,7 +48,7 @@ pub struct LiveVolume {
 }
 
 /// Which member of which checkpoint goes where.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PlaceRequest<'a> {
     /// The checkpoint.
     pub checkpoint: &'a CheckpointId,
@@ -62,6 +62,8 @@ pub struct PlaceRequest<'a> {
     pub volumes: &'a [LiveVolume],
     /// Volume directories that an earlier container of the same restored pod has brought back ([`Placed::volumes`]).
     pub filled: &'a [PathBuf],
+    /// Called after each volume that was filled, whatever becomes of the rest.
+    pub on_filled: &'a dyn Fn(&LiveVolume),
     /// This node, for the compatibility check; None skips it.
     pub facts: Option<&'a NodeFacts>,
     /// Name of the backend that will restore, e.g. `oci/crun`.

@@ -24,6 +24,7 @@ fn request<'a>(id: &'a CheckpointId, rootfs: LiveRootfs) -> PlaceRequest<'a> {
         rootfs,
         volumes: &[],
         filled: &[],
+        on_filled: &|_| (),
         facts: None,
         backend: None,
     }
@@ -362,17 +363,25 @@ fn a_volume_that_others_may_use_is_not_emptied() {
 }
 
 #[test]
-fn a_restore_that_failed_leaves_its_volumes_empty_for_the_next_try() {
+fn volumes_that_were_filled_are_told_although_the_root_fails() {
     let (world, id, fresh) = with_fresh();
     let volume = tempfile::tempdir().unwrap();
     let volumes =
         [LiveVolume { destination: "/data".into(), source: volume.path().to_owned(), replace: false }];
-    let request = PlaceRequest { volumes: &volumes, ..request(&id, LiveRootfs::Zfs { dataset: fresh }) };
+    let told = std::cell::RefCell::new(Vec::new());
+    let on_filled = |live: &LiveVolume| told.borrow_mut().push(live.source.clone());
+    let request = PlaceRequest {
+        volumes: &volumes,
+        on_filled: &on_filled,
+        ..request(&id, LiveRootfs::Zfs { dataset: fresh })
+    };
     let hooked = test_hook::fail_at("place.clone", 0);
     place(&world.store, &world.journal, &request, &none()).unwrap_err();
     drop(hooked);
-    assert_eq!(fs::read_dir(volume.path()).unwrap().count(), 0);
-    assert_eq!(place(&world.store, &world.journal, &request, &none()).unwrap().volumes, [volume.path()]);
+    assert_eq!(*told.borrow(), [volume.path()]);
+    assert!(volume.path().join("count").exists(), "others may use it already");
+    let again = PlaceRequest { filled: &told.borrow().clone(), ..request };
+    assert!(place(&world.store, &world.journal, &again, &none()).unwrap().volumes.is_empty());
 }
 
 #[test]

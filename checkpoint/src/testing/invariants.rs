@@ -93,6 +93,7 @@ impl World {
                 rootfs,
                 volumes: &volumes,
                 filled: &filled,
+                on_filled: &|_| (),
                 facts: None,
                 backend: None,
             };

@@ -3,6 +3,7 @@
 //!
 //! While one runs, a checkpoint with memory is refused: CRIU would not find it among the children of init.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::standalone::console::{ConsoleSocket, RawMode};
 use crate::standalone::session::reap;
 use crate::standalone::state::Status;
 use crate::standalone::stdio::{Ends, Pumps, pipes};
+use crate::sys;
 
 /// Until the process runs.
 const BEGIN: Duration = Duration::from_secs(60);
@@ -76,6 +78,13 @@ pub(super) fn process(mut process: Value, args: &ExecArgs) -> Value {
     fields.insert("terminal".into(), json!(args.tty));
     // Its own console size would be the container's.
     fields.remove("consoleSize");
+    // From the start on: a change that is told later comes too late for a program that asks at once.
+    if args.tty
+        && let Ok(size) = sys::window_size(std::io::stdout().as_fd())
+        && size.ws_row > 0
+    {
+        fields.insert("consoleSize".into(), json!({ "height": size.ws_row, "width": size.ws_col }));
+    }
     if let Some(cwd) = &args.cwd {
         fields.insert("cwd".into(), json!(cwd));
     }

@@ -160,6 +160,7 @@ fn prepare(
         rootfs: LiveRootfs::Tree { path: state.rootfs.clone() },
         volumes: &volumes,
         filled: &[],
+        on_filled: &|_| (),
         facts: Some(&facts),
         backend: Some(backend.name()),
     };
@@ -226,8 +227,8 @@ fn volumes(bundle: &Path, record: &MemberRecord, args: &RestoreArgs) -> Result<V
         if entries.count() > 0 && !args.overwrite_volumes {
             return Err(Error::VolumeInUse { name: name.clone(), path: source });
         }
-        // Looked at above.
-        live.push(LiveVolume { destination: destination.clone(), source, replace: true });
+        let destination = destination.clone();
+        live.push(LiveVolume { destination, source, replace: args.overwrite_volumes });
     }
     Ok(live)
 }

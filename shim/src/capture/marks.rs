@@ -8,17 +8,22 @@
 //! ```text
 //! /var/lib/cryopod/restored/<pod uid>/<container name>   the checkpoint id, as text
 //! /var/lib/cryopod/restored/<pod uid>/.<name>.new        the same, while the container is being started
-//! /var/lib/cryopod/restored/<pod uid>/.volumes           JSON: path on the host → containers placed with it
+//! /var/lib/cryopod/restored/<pod uid>/.volumes           JSON: path on the host → Filled
 //! ```
 //! No container has a name with a dot in front, and one path holds at most some hundred names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cryopod_checkpoint::restore::LiveVolume;
+use serde::{Deserialize, Serialize};
+
+use super::stamp::{self, Stamp};
 use crate::bootstrap::is_safe_id;
 use crate::bundle::{self, Brief, BundleError, MAX_STATE_BYTES};
 
@@ -33,8 +38,29 @@ const PODS: &str = "/var/lib/kubelet/pods";
 /// its marks the next restart of a container would take it back to the checkpoint.
 const AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// Who was placed with a volume since it was filled.
-type Volumes = BTreeMap<PathBuf, BTreeSet<String>>;
+/// The volumes that were filled, by their path for the container that they were filled for.
+type Volumes = BTreeMap<PathBuf, Filled>;
+
+/// A volume that was filled.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Filled {
+    /// Who was placed with it since.
+    containers: BTreeSet<String>,
+    /// What it looked like then, if others than the pod may use it.
+    stamp: Option<Stamp>,
+}
+
+/// The entry of a volume: under its path, or under that which another container has for the same directory (a volume
+/// that is mounted by `subPath` has one for each).
+fn find<'a>(volumes: &'a Volumes, volume: &Path) -> Option<(&'a PathBuf, &'a Filled)> {
+    volumes.get_key_value(volume).or_else(|| volumes.iter().find(|(known, _)| is_same(known, volume)))
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    one == other || id(one).is_some_and(|one| Some(one) == id(other))
+}
 
 /// The marks of this node, as the shim of one pod sees them.
 #[derive(Debug)]
@@ -148,35 +174,50 @@ pub struct Placing<'a> {
 
 impl Placing<'_> {
     /// Those of the container's volumes that are to stay as they are: another container was placed with them, or
-    /// one that lives has them mounted (`in_use`). A container that could not be started gets its own filled again:
-    /// CRIU may have worked on them.
-    pub fn kept(&self, mine: &[PathBuf], in_use: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
-        let others = |users: &BTreeSet<String>| users.iter().any(|user| *user != self.name);
-        let filled = |volume: &PathBuf| self.volumes.as_ref()?.get(volume);
-        let stays =
-            |volume: &&PathBuf| filled(volume).is_some_and(|users| others(users) || in_use.contains(*volume));
-        mine.iter().filter(stays).cloned().collect()
+    /// one that lives has them mounted (`in_use`), or they are what was filled for a container that could not be
+    /// started. What is the pod's own is filled again for such a one: CRIU may have worked on it.
+    pub fn kept(&self, mine: &[LiveVolume], in_use: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
+        let stays = |volume: &&LiveVolume| {
+            let path = volume.source.as_path();
+            let known = self.volumes.as_ref().and_then(|volumes| find(volumes, path));
+            known.is_some_and(|(_, filled)| {
+                let others = filled.containers.iter().any(|user| *user != self.name);
+                let untouched = || filled.stamp.is_some() && filled.stamp == stamp::of(path).ok();
+                others || in_use.iter().any(|used| is_same(used, path)) || !volume.replace && untouched()
+            })
+        };
+        mine.iter().filter(stays).map(|volume| volume.source.clone()).collect()
     }
 
-    /// Whether the volume was filled for a container of this pod.
-    pub fn was_filled(&self, volume: &Path) -> bool {
-        self.volumes.as_ref().is_some_and(|volumes| volumes.contains_key(volume))
+    /// Remembers volumes that were filled for the container, whatever becomes of it.
+    ///
+    /// # Errors
+    /// When that cannot be written; the next container would fill them again, or be refused what is no longer empty.
+    pub fn filled(&mut self, filled: &[LiveVolume]) -> Result<(), BundleError> {
+        let mut volumes = self.volumes.clone().unwrap_or_default();
+        for volume in filled {
+            let stamp = (!volume.replace).then(|| stamp::of(&volume.source).ok()).flatten();
+            volumes.insert(volume.source.clone(), Filled { stamp, ..Filled::default() });
+        }
+        self.note(volumes)
     }
 
-    /// Remembers that the container was placed: with volumes that it found, and with those that were filled for it.
+    /// Remembers that the container was placed with these volumes, filled for it or not.
     ///
     /// # Errors
     /// When that cannot be written; the next container would fill them again under this one.
-    pub fn placed(mut self, mine: &[PathBuf], filled: &[PathBuf]) -> Result<(), BundleError> {
+    pub fn placed(mut self, mine: &[LiveVolume]) -> Result<(), BundleError> {
         let mut volumes = self.volumes.clone().unwrap_or_default();
-        for volume in filled {
-            volumes.entry(volume.clone()).or_default();
-        }
         for volume in mine {
-            if let Some(users) = volumes.get_mut(volume) {
-                users.insert(self.name.clone());
+            let known = find(&volumes, &volume.source).map(|(known, _)| known.clone());
+            if let Some(filled) = known.and_then(|known| volumes.get_mut(&known)) {
+                filled.containers.insert(self.name.clone());
             }
         }
+        self.note(volumes)
+    }
+
+    fn note(&mut self, volumes: Volumes) -> Result<(), BundleError> {
         if let Some(file) = &self.file
             && self.volumes.as_ref() != Some(&volumes)
         {
@@ -234,13 +275,58 @@ mod tests {
     }
 
     /// Places `name`, whose only volume is /v; whether the volume stayed as it was.
+    fn own(path: &str) -> LiveVolume {
+        LiveVolume { destination: "/data".into(), source: path.into(), replace: true }
+    }
+
+    #[test]
+    fn what_others_may_use_is_kept_for_a_second_try_only_as_it_was_filled() {
+        let (dir, claim) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let marks = Marks::at(dir.path(), "/nonexistent");
+        fs::write(claim.path().join("data"), "1").unwrap();
+        let mine = [LiveVolume { replace: false, ..own(claim.path().to_str().unwrap()) }];
+        let kept =
+            |marks: &Marks| marks.placing(&container("a"), "id").unwrap().kept(&mine, &BTreeSet::new()).len();
+        assert_eq!(kept(&marks), 0, "nobody filled it");
+        marks.placing(&container("a"), "id").unwrap().filled(&mine).unwrap();
+        assert_eq!((kept(&marks), kept(&Marks::at(dir.path(), "/nonexistent"))), (1, 1));
+        std::thread::sleep(Duration::from_millis(20));
+        fs::write(claim.path().join("data"), "2").unwrap();
+        assert_eq!(
+            kept(&marks),
+            0,
+            "somebody has written to it; whether it may be replaced is not for us to say"
+        );
+    }
+
+    #[test]
+    fn one_directory_under_two_paths_is_one_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        let marks = Marks::at(dir.path().join("restored"), "/nonexistent");
+        let (real, other) = (dir.path().join("volume"), dir.path().join("subpath"));
+        fs::create_dir(&real).unwrap();
+        // kubelet makes a bind mount; what counts is that both lead to the same inode.
+        std::os::unix::fs::symlink(&real, &other).unwrap();
+        let live = |path: &Path| [own(path.to_str().unwrap())];
+        let mut first = marks.placing(&container("a"), "id").unwrap();
+        first.filled(&live(&real)).unwrap();
+        first.placed(&live(&real)).unwrap();
+        let second = marks.placing(&container("b"), "id").unwrap();
+        assert_eq!(second.kept(&live(&other), &BTreeSet::new()).len(), 1);
+        second.placed(&live(&other)).unwrap();
+        let again = marks.placing(&container("a"), "id").unwrap();
+        assert_eq!(again.kept(&live(&real), &BTreeSet::new()), [real], "b may have written to it");
+    }
+
     fn place(marks: &Marks, name: &str, in_use: &[&str]) -> bool {
-        let mine = [PathBuf::from("/v")];
+        let mine = [own("/v")];
         let in_use = in_use.iter().map(PathBuf::from).collect();
-        let placing = marks.placing(&container(name), "id").unwrap();
+        let mut placing = marks.placing(&container(name), "id").unwrap();
         let kept = placing.kept(&mine, &in_use);
-        let filled = if kept.is_empty() { mine.to_vec() } else { Vec::new() };
-        placing.placed(&mine, &filled).unwrap();
+        if kept.is_empty() {
+            placing.filled(&mine).unwrap();
+        }
+        placing.placed(&mine).unwrap();
         !kept.is_empty()
     }
 
@@ -288,10 +374,12 @@ mod tests {
     fn a_pod_without_uid_is_remembered_by_its_shim_alone() {
         let dir = tempfile::tempdir().unwrap();
         let marks = Marks::at(dir.path().join("restored"), "/nonexistent");
-        let mine = [PathBuf::from("/v")];
-        marks.placing(&Brief::default(), "c1").unwrap().placed(&mine, &mine).unwrap();
+        let mine = [own("/v")];
+        let mut first = marks.placing(&Brief::default(), "c1").unwrap();
+        first.filled(&mine).unwrap();
+        first.placed(&mine).unwrap();
         let kept = marks.placing(&Brief::default(), "c2").unwrap().kept(&mine, &BTreeSet::new());
-        assert_eq!(kept, mine);
+        assert_eq!(kept, [mine[0].source.clone()]);
         assert!(!dir.path().join("restored").exists());
     }
 

@@ -2,6 +2,7 @@
 //!
 //! What was brought back of the pod already ([`super::marks`]) is not brought back again.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -131,10 +132,10 @@ pub fn place(
         return Ok(fresh);
     }
     let policy = volume_policy(&spec)?;
-    let placing = marks.placing(new.brief, id)?;
-    let volumes = volumes(&spec, policy, &|volume| placing.was_filled(volume));
-    let mine: Vec<PathBuf> = volumes.iter().map(|volume| volume.source.clone()).collect();
-    let kept = placing.kept(&mine, &in_use(new.neighbours));
+    let mut placing = marks.placing(new.brief, id)?;
+    let volumes = volumes(&spec, policy);
+    let kept = placing.kept(&volumes, &in_use(new.neighbours));
+    let filled = RefCell::new(Vec::new());
     let facts = node_facts::read(&node.config.criu.path, limits);
     let request = PlaceRequest {
         checkpoint,
@@ -143,11 +144,15 @@ pub fn place(
         rootfs: live_rootfs(given, bundle)?,
         volumes: &volumes,
         filled: &kept,
+        on_filled: &|volume| filled.borrow_mut().push(volume.clone()),
         facts: Some(&facts),
         backend: Some(new.backend),
     };
-    let placed = restore::place(&node.store, &node.journal, &request, limits)?;
-    placing.placed(&mine, &placed.volumes)?;
+    let placed = restore::place(&node.store, &node.journal, &request, limits);
+    let noted = placing.filled(&filled.borrow());
+    let placed = placed?;
+    noted?;
+    placing.placed(&volumes)?;
     for note in &placed.notes {
         tracing::info!(id, checkpoint = checkpoint.as_str(), note, "restore");
     }
@@ -194,14 +199,13 @@ fn volume_policy(spec: &Spec) -> Result<VolumePolicy, DoorError> {
 }
 
 /// The directories that captured volumes may be brought back into. An emptyDir is the pod's own, whatever an init
-/// container has left there; so is what was brought back for this pod before (`filled`). Any other may be used by
-/// somebody else at this moment, even by the pod that was captured.
-fn volumes(spec: &Spec, policy: VolumePolicy, filled: &dyn Fn(&Path) -> bool) -> Vec<LiveVolume> {
+/// container has left there. Any other may be used by somebody else at this moment, even by the pod that was captured.
+fn volumes(spec: &Spec, policy: VolumePolicy) -> Vec<LiveVolume> {
     let live = |mount: SpecMount| {
         let own = match disk::classify(&mount, SourceKind::Directory) {
             Class::EmptyDir => true,
             Class::Other if policy == VolumePolicy::Keep => return None,
-            Class::Other => filled(&mount.source) || policy == VolumePolicy::Overwrite,
+            Class::Other => policy == VolumePolicy::Overwrite,
             // Read only, or written by kubelet.
             Class::Live | Class::File => return None,
         };
@@ -293,20 +297,18 @@ mod tests {
                 ],
             }))
         };
-        let live = |policy: &str, filled: &Path| {
+        let live = |policy: &str| {
             let spec = spec(policy);
-            let live = volumes(&spec, volume_policy(&spec).unwrap(), &|volume| volume == filled);
+            let live = volumes(&spec, volume_policy(&spec).unwrap());
             live.into_iter().map(|it| (it.destination.display().to_string(), it.replace)).collect::<Vec<_>>()
         };
         let wanted = |claim, host| {
             let all = [("/cache", true), ("/claim", claim), ("/host", host)];
             all.map(|(to, replace)| (to.to_owned(), replace)).to_vec()
         };
-        let none = Path::new("/nowhere");
-        assert_eq!(live("refuse", none), wanted(false, false));
-        assert_eq!(live("refuse", &claim), wanted(true, false), "brought back before, for this pod");
-        assert_eq!(live("overwrite", none), wanted(true, true));
-        assert_eq!(live("keep", none), [("/cache".to_owned(), true)]);
+        assert_eq!(live("refuse"), wanted(false, false));
+        assert_eq!(live("overwrite"), wanted(true, true));
+        assert_eq!(live("keep"), [("/cache".to_owned(), true)]);
         let error = volume_policy(&spec("always")).unwrap_err().to_string();
         assert!(error.contains("restore-volumes") && error.contains("keep"), "{error}");
         assert_eq!(directories(&spec("keep")).count(), 4, "all of them may be in use by a neighbour");

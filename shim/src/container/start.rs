@@ -34,16 +34,10 @@ impl Container {
             self.inner().change(&self.id, "", Change::StartFailed)?;
             return Err(error.into());
         }
-        let announced = match self.announce().await {
-            Ok(announced) => announced,
-            Err(error) => {
-                self.inner().change(&self.id, "", Change::StartFailed)?;
-                return Err(error);
-            }
-        };
-        let result = match &launch {
-            Launch::Fresh => self.start_fresh().await,
-            Launch::Restore { .. } => self.start_restored(launch.clone()).await,
+        let (announced, result) = match (self.announce().await, &launch) {
+            (Err(error), _) => (None, Err(error)),
+            (Ok(announced), Launch::Fresh) => (announced, self.start_fresh().await),
+            (Ok(announced), Launch::Restore { .. }) => (announced, self.start_restored(launch.clone()).await),
         };
         if result.is_ok() {
             self.inner().reading = None;
