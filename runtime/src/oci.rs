@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::process::Process;
 use crate::spec::Spec;
 use argv::Argv;
-use dialect::{Asked, Dialect};
+use dialect::Asked;
 pub(crate) use dump::settle_container;
 use known::{Known, Registry};
 
@@ -221,8 +221,9 @@ impl Backend for OciBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
+        // The caller has no limits here; the question has its own.
         let captures = version::find(&self.options.criu).is_some()
-            && self.asked.dialect(&self.options) != Dialect::Other;
+            && self.asked.captures(&self.options, &Limits::none());
         Capabilities {
             memory_checkpoint: captures,
             pre_dump: captures,

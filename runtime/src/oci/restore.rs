@@ -60,7 +60,7 @@ impl OciBackend {
             ghost_limit: Some(self.options.ghost_limit),
             action_script: hook.as_ref().map(|(script, _)| script.clone()),
             tcp_close: !keep,
-            cgroup_root: Some(self.cgroup_root(&cgroup, systemd)),
+            cgroup_root: Some(self.cgroup_root(&cgroup, systemd, limits)?),
         })?;
         std::fs::create_dir_all(restore.work).map_err(Error::file("create", restore.work))?;
         let view = images_for(&spec, restore.images, operation.dir())?;
@@ -117,13 +117,13 @@ impl OciBackend {
     }
 
     /// Where CRIU is to put the tasks: crun has them in a group below systemd's scope.
-    fn cgroup_root(&self, cgroup: &Cgroup, systemd: bool) -> String {
+    fn cgroup_root(&self, cgroup: &Cgroup, systemd: bool, limits: &Limits) -> Result<String, Error> {
         let root = cgroup.relative();
-        if systemd && self.asked.dialect(&self.options) == Dialect::Crun {
+        Ok(if systemd && self.asked.dialect(&self.options, limits)? == Dialect::Crun {
             format!("{root}/container")
         } else {
             root
-        }
+        })
     }
 
     /// The restored init, if it is where it belongs.
