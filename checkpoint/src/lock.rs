@@ -19,6 +19,12 @@ use crate::durable;
 
 /// How often a waiter tries again.
 const TRY_EVERY: Duration = Duration::from_millis(20);
+/// What is held for a moment only, by a sweep or by whoever looks for a wish, is no reason to go without a lock: those
+/// who do not wait try as often as this, and cost whoever meets a real holder 40 ms.
+const TRIES: u32 = 5;
+const MOMENT: Duration = Duration::from_millis(10);
+/// For another sweep, which takes milliseconds.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// A lock that could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -97,9 +103,9 @@ impl Locks {
         Ok(Self { dir })
     }
 
-    /// The lock if nobody has it.
+    /// The lock if nobody has it for longer than a moment.
     pub fn try_lock(&self, name: &str) -> Result<Option<Lock>, LockError> {
-        take(&self.path(name, "lock"))
+        try_to_take(&self.path(name, "lock"))
     }
 
     /// Waits for the lock.
@@ -128,7 +134,7 @@ impl Locks {
 
     /// Says that the lock is wanted until the result is dropped; None when somebody else wants it already.
     pub fn want(&self, name: &str) -> Result<Option<Lock>, LockError> {
-        take(&self.path(name, "wanted"))
+        try_to_take(&self.path(name, "wanted"))
     }
 
     /// Whether somebody alive wants the lock.
@@ -139,12 +145,18 @@ impl Locks {
 
     /// Removes the files of locks that nobody holds: whoever held them was killed. They would do no harm, but never go.
     pub fn sweep(&self) -> Result<(), LockError> {
+        // One at a time: of two that share a wish's file, the second would remove a new one with its name.
+        let _turn = match self.lock("sweep", &Limits::within(SWEEP)) {
+            // Somebody else sweeps.
+            Err(LockError::Stopped { .. }) => return Ok(()),
+            other => other?,
+        };
         let failed = |source| LockError::Io { path: self.dir.clone(), source };
         for entry in fs::read_dir(&self.dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|ending| ending == "lock" || ending == "wanted") {
-                // Held for a moment, and removed with that. Somebody who opened it meanwhile opens it again.
-                take(&path)?;
+            // Somebody who opened it meanwhile notices that it has gone and opens it again.
+            if let Some(_held) = left_over(&path)? {
+                fs::remove_file(&path).ok();
             }
         }
         Ok(())
@@ -158,6 +170,37 @@ impl Locks {
 fn take(path: &Path) -> Result<Option<Lock>, LockError> {
     let file = open_locked(path, File::try_lock)?;
     Ok(file.map(|file| Lock { path: path.to_owned(), _file: file }))
+}
+
+fn try_to_take(path: &Path) -> Result<Option<Lock>, LockError> {
+    for _ in 1..TRIES {
+        if let Some(lock) = take(path)? {
+            return Ok(Some(lock));
+        }
+        thread::sleep(MOMENT);
+    }
+    take(path)
+}
+
+/// The file of a lock or wish that nobody holds, locked so that it stays like that until it is removed.
+fn left_over(path: &Path) -> Result<Option<File>, LockError> {
+    let lock = match path.extension().and_then(|ending| ending.to_str()) {
+        Some("lock") => File::try_lock,
+        // Whole, it would be taken for a wish. Wishes have no shares, so this keeps everybody away as well.
+        Some("wanted") => File::try_lock_shared,
+        _ => return Ok(None),
+    };
+    let failed = |source| LockError::Io { path: path.to_owned(), source };
+    // Not created, as one that was let go of meanwhile is gone.
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(failed)?,
+    };
+    match lock(&file) {
+        Ok(()) => Ok(is_named(&file, path).map_err(failed)?.then_some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
 }
 
 /// The file, locked that way, and still under its name; None when another has it.
@@ -176,16 +219,20 @@ fn open_locked(path: &Path, lock: fn(&File) -> Result<(), TryLockError>) -> Resu
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        let held = file.metadata().map_err(failed)?;
-        match fs::metadata(path) {
-            Ok(named) if named.ino() == held.ino() && named.dev() == held.dev() => {
-                return Ok(Some(file));
-            }
-            // Removed by its last holder between our open and our lock.
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(failed(source)),
+        // Else it was removed by its last holder between our open and our lock.
+        if is_named(&file, path).map_err(failed)? {
+            return Ok(Some(file));
         }
+    }
+}
+
+/// Whether an open file is the one that has this name now.
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let held = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok(named.ino() == held.ino() && named.dev() == held.dev()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -254,6 +301,61 @@ mod tests {
         assert_eq!(left, ["b.lock", "b.wanted", "c.lock", "readme"]);
         assert!(locks.try_lock("b").unwrap().is_none() && locks.try_lock("c").unwrap().is_none());
         drop((held, wish, shared));
+    }
+
+    #[test]
+    fn whoever_does_not_wait_still_gets_what_is_held_for_a_moment_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let locks = Locks::open(dir.path()).unwrap();
+        for (name, get) in [("a.lock", Locks::try_lock as fn(&Locks, &str) -> _), ("a.wanted", Locks::want)] {
+            // Repeated, since a busy machine may make much of a moment.
+            let got = (0..20).any(|_| {
+                let path = dir.path().join(name);
+                fs::write(&path, "").unwrap();
+                let held = left_over(&path).unwrap().expect("nobody holds it");
+                let (begin, begun) = std::sync::mpsc::channel();
+                let moment = thread::spawn(move || {
+                    begun.recv().unwrap();
+                    thread::sleep(MOMENT / 2);
+                    fs::remove_file(&path).unwrap();
+                    drop(held);
+                });
+                begin.send(()).unwrap();
+                let got = get(&locks, "a").unwrap().is_some();
+                moment.join().unwrap();
+                got
+            });
+            assert!(got, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_is_not_taken_for_a_wish() {
+        let dir = tempfile::tempdir().unwrap();
+        let locks = Locks::open(dir.path()).unwrap();
+        let path = dir.path().join("a.wanted");
+        fs::write(&path, "").unwrap();
+        let held = left_over(&path).unwrap();
+        assert!(held.is_some() && !locks.is_wanted("a"));
+        drop(held);
+        let wish = locks.want("a").unwrap();
+        assert!(wish.is_some() && left_over(&path).unwrap().is_none() && locks.is_wanted("a"));
+    }
+
+    #[test]
+    fn sweeps_take_no_wish_from_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let locks = Locks::open(dir.path()).unwrap();
+        let turn = locks.try_lock("sweep").unwrap();
+        fs::write(dir.path().join("a.wanted"), "").unwrap();
+        thread::scope(|scope| {
+            let sweeping = scope.spawn(|| locks.sweep());
+            thread::sleep(TRY_EVERY * 2);
+            assert!(dir.path().join("a.wanted").exists(), "it did not wait");
+            drop(turn);
+            sweeping.join().unwrap().unwrap();
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]
