@@ -130,7 +130,12 @@ pub fn settle(
     }
     fault::step("settle.release")?;
     // Only now are the sources free: until here a crash finds either both or the source alone.
-    for snapshot in sources(zfs, &manifest, PoolAbsent::IsAnError, limits)? {
+    let sources = sources(zfs, &manifest, limits)?;
+    if let Some((_, error)) = sources.unreachable.into_iter().next() {
+        // It may be imported again with the snapshot.
+        return Err(error.into());
+    }
+    for snapshot in sources.there {
         release(zfs, &snapshot, limits)?;
     }
     zfs.set_settled(id, limits)?;
@@ -168,36 +173,28 @@ pub(crate) fn lock_name(id: &CheckpointId) -> String {
     format!("settle-{id}")
 }
 
-/// What becomes of a source whose pool is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PoolAbsent {
-    /// Nobody knows: it may be imported again with the snapshot.
-    IsAnError,
-    /// Its snapshot is given up with it.
-    IsNoSource,
+/// Snapshots on the datasets they were taken of.
+#[derive(Debug, Default)]
+struct Sources {
+    /// Those that still exist.
+    there: Vec<SnapshotName>,
+    /// Those whose pool is not imported, under the names they were taken with, each with what was said of it.
+    unreachable: Vec<(SnapshotName, ZfsError)>,
 }
 
-/// Snapshots of an unsettled checkpoint, which this node has captured, that still exist on the datasets they were taken
-/// of.
-fn sources(
-    store: &ZfsStore,
-    manifest: &Manifest,
-    absent: PoolAbsent,
-    limits: &Limits,
-) -> Result<Vec<SnapshotName>, StoreError> {
-    let mut sources = Vec::new();
+/// Those of an unsettled checkpoint, which this node has captured.
+fn sources(store: &ZfsStore, manifest: &Manifest, limits: &Limits) -> Result<Sources, StoreError> {
+    let mut sources = Sources::default();
     for (_, record, disk) in manifest.stored_disks() {
         let DiskContent::Zfs { snapshot, guid, .. } = &disk.content else { continue };
         let source =
             record.member.disks.iter().find(|known| known.name == disk.name).map(|known| &known.source);
         let Some(crate::target::DiskSource::Zfs { dataset, .. }) = source else { continue };
         match store.find_source(dataset, snapshot, *guid, limits) {
-            Err(StoreError::Zfs(error @ ZfsError::PoolMissing { .. }))
-                if absent == PoolAbsent::IsNoSource =>
-            {
-                tracing::warn!(%dataset, snapshot, %error, "a source is given up");
+            Err(StoreError::Zfs(error @ ZfsError::PoolMissing { .. })) => {
+                sources.unreachable.push((dataset.snapshot(snapshot)?, error));
             }
-            found => sources.extend(found?),
+            found => sources.there.extend(found?),
         }
     }
     Ok(sources)
@@ -209,7 +206,8 @@ fn release(store: &ZfsStore, snapshot: &SnapshotName, limits: &Limits) -> Result
     adopt::drop_if_done(store, &snapshot.dataset(), limits)
 }
 
-/// Deletes a committed checkpoint, stopping a settling that may be going on.
+/// Deletes a committed checkpoint, stopping a settling that may be going on. A pool that is not imported does not keep
+/// it, since that may have been destroyed: the snapshots there are given up, and returned for whoever imports it again.
 pub(crate) fn stop_and_remove(
     store: &ZfsStore,
     id: &CheckpointId,
@@ -217,22 +215,24 @@ pub(crate) fn stop_and_remove(
 ) -> Result<Deleted, StoreError> {
     let _wish = store.locks.want(&lock_name(id))?;
     let _lock = store.locks.lock(&lock_name(id), limits)?;
-    let mut found = Vec::new();
+    let mut found = Sources::default();
     // A settled one has none, whatever its manifest says: it may have been imported, and name what is not its own.
     if let Some(committed) = store.committed(id, limits)?.filter(|committed| !committed.settled) {
         // A damaged manifest must not keep a checkpoint from being deleted.
         match store.open_content(id, limits).and_then(|content| content.read_manifest(id, committed.manifest))
         {
-            // A pool that was destroyed must not either.
-            Ok(manifest) => found = sources(store, &manifest, PoolAbsent::IsNoSource, limits)?,
+            Ok(manifest) => found = sources(store, &manifest, limits)?,
             Err(error) => tracing::warn!(checkpoint = %id, %error, "deleting without its manifest"),
         }
     }
-    let deleted = store.remove(id, &found, limits)?;
-    for snapshot in &found {
+    let deleted = store.remove(id, &found.there, limits)?;
+    for snapshot in &found.there {
         adopt::drop_if_done(store, &snapshot.dataset(), limits)?;
     }
-    Ok(deleted)
+    for (snapshot, error) in &found.unreachable {
+        tracing::warn!(checkpoint = %id, %snapshot, %error, "a source is given up");
+    }
+    Ok(deleted.giving_up(found.unreachable.into_iter().map(|(snapshot, _)| snapshot).collect()))
 }
 
 /// Runs `work` with limits that also end when one of `names` is wanted by somebody else.

@@ -28,6 +28,7 @@ mod zfs;
 use std::sync::Arc;
 
 use cryopod_command::Limits;
+use cryopod_zfs::SnapshotName;
 use serde::Serialize;
 
 use crate::digest::Sha256;
@@ -61,6 +62,27 @@ pub enum Deleted {
         /// Datasets that live on its disks, or mounts that keep it busy.
         sharers: Vec<String>,
     },
+    /// It has disappeared, and nothing of ours knows of the snapshots that it has on pools that are not imported. They
+    /// keep their datasets from being destroyed plainly, so a person has to destroy them once the pool is back.
+    GivenUp {
+        /// Those snapshots.
+        snapshots: Vec<SnapshotName>,
+        /// As for one that is deferred; none when its space in the store is free.
+        sharers: Vec<String>,
+    },
+}
+
+impl Deleted {
+    /// The same, with snapshots that could not be reached.
+    pub(crate) fn giving_up(self, snapshots: Vec<SnapshotName>) -> Self {
+        match self {
+            other if snapshots.is_empty() => other,
+            Self::Gone => Self::GivenUp { snapshots, sharers: Vec::new() },
+            Self::Deferred { sharers } | Self::GivenUp { sharers, .. } => {
+                Self::GivenUp { snapshots, sharers }
+            }
+        }
+    }
 }
 
 /// What became of a checkpoint that no rule keeps.

@@ -1,14 +1,15 @@
+use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use cryopod_zfs::Zfs as _;
 use cryopod_zfs::fake::Fault;
+use cryopod_zfs::{Entry, Filter, Kinds, Zfs as _};
 
 use super::*;
 use crate::fault::test_hook;
 use crate::progress::Silent;
-use crate::store::{self, StoreChoice, StoreConfig, StoreKind};
+use crate::store::{self, SNAPSHOT_PREFIX, StoreChoice, StoreConfig, StoreKind};
 use crate::testing::{World, container, name, none};
 
 fn world() -> (World, CheckpointId) {
@@ -344,6 +345,19 @@ fn a_checkpoint_whose_sources_are_on_a_pool_that_is_gone_cannot_be_settled_but_d
     assert_eq!(error.kind(), Kind::Unavailable);
     let error = store.verify(&id, &Silent, &none()).unwrap_err();
     assert!(error.to_string().contains("pool tank is not imported"), "{error}");
-    assert_eq!(store.delete(&id, &none()).unwrap(), Deleted::Gone);
-    assert!(store.list(&none()).unwrap().is_empty());
+    let Deleted::GivenUp { snapshots, sharers } = store.delete(&id, &none()).unwrap() else {
+        panic!("it does not say what stays")
+    };
+    assert!(store.list(&none()).unwrap().is_empty() && sharers.is_empty());
+    // With the pool back, what it named is all that is left of the checkpoint there.
+    world.fake.set_imported(&"tank".parse().unwrap(), true);
+    let ours = || {
+        let filter = Filter::below(&name("tank"), Kinds::SNAPSHOTS);
+        let found = world.fake.list(&filter, &none()).unwrap();
+        let found = found.into_iter().filter_map(Entry::into_snapshot).map(|found| found.name);
+        found.filter(|name| name.leaf().starts_with(SNAPSHOT_PREFIX)).collect::<BTreeSet<_>>()
+    };
+    assert!(!snapshots.is_empty());
+    assert_eq!(ours(), snapshots.iter().cloned().collect());
+    world.fake.destroy_snapshots(&snapshots, false, &none()).unwrap();
 }

@@ -12,6 +12,7 @@ use cryopod_checkpoint::id::CheckpointId;
 use cryopod_checkpoint::info::CheckpointInfo;
 use cryopod_checkpoint::store::Deleted;
 use cryopod_command::Limits;
+use cryopod_zfs::SnapshotName;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -139,17 +140,35 @@ fn parse_ids(words: &[String]) -> Result<Vec<CheckpointId>, Error> {
 }
 
 fn outcome_json(id: &CheckpointId, outcome: &Deleted) -> Value {
+    let deferred = |sharers: &[String]| json!({ "id": id, "state": "deferred", "sharers": sharers });
+    let gone = json!({ "id": id, "state": "gone" });
     match outcome {
-        Deleted::Gone => json!({ "id": id, "state": "gone" }),
-        Deleted::Deferred { sharers } => json!({ "id": id, "state": "deferred", "sharers": sharers }),
+        Deleted::Gone => gone,
+        Deleted::Deferred { sharers } => deferred(sharers),
+        Deleted::GivenUp { snapshots, sharers } => {
+            let mut value = if sharers.is_empty() { gone } else { deferred(sharers) };
+            let names: Vec<&str> = snapshots.iter().map(SnapshotName::as_str).collect();
+            value["given_up"] = json!(names);
+            value
+        }
     }
 }
 
 fn outcome_line(id: &CheckpointId, outcome: &Deleted) -> String {
+    let deferred = |sharers: &[String]| {
+        format!("{id} is deleted; its space is freed when the last of these goes: {}", sharers.join(" "))
+    };
+    let gone = format!("{id} is deleted");
     match outcome {
-        Deleted::Gone => format!("{id} is deleted"),
-        Deleted::Deferred { sharers } => {
-            format!("{id} is deleted; its space is freed when the last of these goes: {}", sharers.join(" "))
+        Deleted::Gone => gone,
+        Deleted::Deferred { sharers } => deferred(sharers),
+        Deleted::GivenUp { snapshots, sharers } => {
+            let mut text = if sharers.is_empty() { gone } else { deferred(sharers) };
+            text.push_str("\n  snapshots of it stay on a pool that is not imported; once it is back, run:");
+            for snapshot in snapshots {
+                text.push_str(&format!("\n    zfs destroy {snapshot}"));
+            }
+            text
         }
     }
 }
@@ -163,4 +182,29 @@ pub(super) fn find(
 ) -> Result<CheckpointInfo, Error> {
     let all = context.open_store(limits)?.store.list(limits)?;
     select::one(&all, name, snapshot).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_deletion_gave_up_is_named_with_the_command_that_removes_it() {
+        let id: CheckpointId = "web-1".parse().unwrap();
+        let snapshots =
+            vec!["tank/c/1@cryopod-web-1".parse().unwrap(), "tank/c/2@cryopod-web-1".parse().unwrap()];
+        let outcome = Deleted::GivenUp { snapshots: snapshots.clone(), sharers: Vec::new() };
+        let expected = "web-1 is deleted\n  \
+                        snapshots of it stay on a pool that is not imported; once it is back, run:\n    \
+                        zfs destroy tank/c/1@cryopod-web-1\n    \
+                        zfs destroy tank/c/2@cryopod-web-1";
+        assert_eq!(outcome_line(&id, &outcome), expected);
+        let names = ["tank/c/1@cryopod-web-1", "tank/c/2@cryopod-web-1"];
+        assert_eq!(outcome_json(&id, &outcome), json!({ "id": "web-1", "state": "gone", "given_up": names }));
+        let outcome = Deleted::GivenUp { snapshots, sharers: vec!["tank/x".to_owned()] };
+        assert!(outcome_line(&id, &outcome).contains("the last of these goes: tank/x\n"));
+        let expected =
+            json!({ "id": "web-1", "state": "deferred", "sharers": ["tank/x"], "given_up": names });
+        assert_eq!(outcome_json(&id, &outcome), expected);
+    }
 }
