@@ -119,6 +119,42 @@ pub(crate) fn attended(mut command: Command, until: Instant) -> io::Result<End> 
     }
 }
 
+/// Runs two programs until `until`, with the output of the first as the input of the second. What else they print is
+/// passed through. Where one has to be ended, so is the other; each has an end of its own.
+pub(crate) fn piped(mut from: Command, mut to: Command, until: Instant) -> io::Result<(End, End)> {
+    let (reader, writer) = io::pipe()?;
+    let mut sender = from.stdin(Stdio::null()).stdout(writer).process_group(0).spawn()?;
+    let receiver = to.stdin(reader).process_group(0).spawn();
+    // They hold our ends of the pipe: with one of them open, the sender never hears that its receiver is gone.
+    drop((from, to));
+    let mut receiver = match receiver {
+        Ok(receiver) => receiver,
+        Err(error) => {
+            end(&mut sender, End::Interrupted)?;
+            return Err(error);
+        }
+    };
+    loop {
+        let (sent, received) = (sender.try_wait()?, receiver.try_wait()?);
+        let why = match (sent, received) {
+            (Some(sent), Some(received)) => return Ok((how(sent), how(received))),
+            _ if sys::interrupted() => End::Interrupted,
+            _ if Instant::now() > until => End::TimedOut,
+            _ => {
+                thread::sleep(TICK);
+                continue;
+            }
+        };
+        let ended = |child: &mut Child, status: Option<ExitStatus>| match status {
+            Some(status) => Ok(how(status)),
+            None => end(child, why),
+        };
+        // Both, also when the first cannot be waited for.
+        let ends = (ended(&mut sender, sent), ended(&mut receiver, received));
+        return Ok((ends.0?, ends.1?));
+    }
+}
+
 /// Runs `command` with our terminal as its own, in our process group: what is typed goes to it.
 pub(crate) fn foreground(command: &mut Command) -> io::Result<End> {
     command.status().map(how)
@@ -192,5 +228,27 @@ mod tests {
     #[test]
     fn an_end_by_a_signal_is_told_from_an_exit_code() {
         assert_eq!(stream(sh("kill -9 $$"), soon(), |_| {}).unwrap(), End::Signalled(9));
+    }
+
+    #[test]
+    fn a_receiver_gets_what_is_sent_and_its_early_end_ends_the_sender() {
+        let received = piped(sh("echo a"), sh("read line && test $line = a"), soon());
+        assert_eq!(received.unwrap(), (End::Exited(0), End::Exited(0)));
+        let pipe = nix::libc::SIGPIPE;
+        assert_eq!(
+            piped(sh("exec yes"), sh("exit 3"), soon()).unwrap(),
+            (End::Signalled(pipe), End::Exited(3))
+        );
+    }
+
+    #[test]
+    fn a_pipe_that_outlives_its_time_is_ended_on_both_sides() {
+        let began = Instant::now();
+        let short = || Instant::now() + Duration::from_millis(300);
+        let ends = piped(sh("sleep 1000"), sh("cat"), short()).unwrap();
+        assert_eq!(ends, (End::TimedOut, End::TimedOut));
+        let ends = piped(sh("exit 2"), sh("sleep 1000"), short()).unwrap();
+        assert_eq!(ends, (End::Exited(2), End::TimedOut));
+        assert!(began.elapsed() < Duration::from_secs(15), "took {:?}", began.elapsed());
     }
 }

@@ -1,7 +1,6 @@
 //! Suites that run inside the node: it is made once, fresh, and shared by them; a suite that takes it down with it gets
 //! the next one a fresh one.
 
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::outcome::{Outcome, Reader};
@@ -128,14 +127,14 @@ fn carry(first: &Node, other: &mut Session<'_>, until: Instant) -> Result<Node, 
     let note = first.script(&format!("cat {NODES_NOTE}")).map_err(|error| failed(&error))?;
     let parsed: serde_json::Value = serde_json::from_str(&note).map_err(|error| failed(&error))?;
     let id = parsed["checkpoint"].as_str().ok_or("the note names no checkpoint")?;
-    let mut export = first.command(["cryopod", "checkpoints", "export", id]);
-    let mut export = export.stdout(Stdio::piped()).spawn().map_err(|error| failed(&error))?;
-    let stream = export.stdout.take().ok_or("the export has no output")?;
-    let mut import = second.command(["cryopod", "checkpoints", "import", "-"]);
-    let import = import.stdin(stream).status().map_err(|error| failed(&error))?;
-    let export = export.wait().map_err(|error| failed(&error))?;
-    if !export.success() || !import.success() {
-        return Err(format!("export ended with {export}, import with {import}; what they said is above"));
+    let export = first.command(["cryopod", "checkpoints", "export", id]);
+    let import = second.command(["cryopod", "checkpoints", "import", "-"]);
+    let (export, import) = stream::piped(export, import, until).map_err(|error| failed(&error))?;
+    let ends = [("export", export), ("import", import)];
+    let bad = ends.iter().filter_map(|(what, end)| end.good().err().map(|why| format!("{what}: {why}")));
+    let bad = bad.collect::<Vec<_>>();
+    if !bad.is_empty() {
+        return Err(bad.join("; "));
     }
     let place =
         format!("mkdir -p $(dirname {NODES_NOTE}); printf %s {} > {NODES_NOTE}", crate::quote::line([&note]));
