@@ -123,6 +123,8 @@ impl Context {
         Ok((chosen, free))
     }
 
+    /// Its locks are in one place for the whole node and do not move with `--root`: a recovery beside the node's own
+    /// shims would find every lock free and take their captures for dead ones.
     fn open_chosen(&self, config: &StoreConfig, limits: &Limits) -> Result<Opened, Error> {
         let (zfs, missing) = Self::zfs(config, limits)?;
         let (store, mut chosen) = store::open(config, zfs.clone(), limits)?;
@@ -165,8 +167,6 @@ impl Context {
     }
 }
 
-/// Which store is asked for. Its locks are in one place for the whole node and do not move with `--root`: a recovery
-/// beside the node's own shims would find every lock free and take their captures for dead ones.
 /// A runtime that no configuration names, called by its path. It is known by its file name: `/opt/x/crun` is a crun.
 fn foreign(config: &Config, path: &str) -> Result<OciOptions, Error> {
     let program = Path::new(path);
