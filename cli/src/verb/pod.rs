@@ -124,11 +124,8 @@ pub(super) fn resume(context: &Context, target: &Target) -> Result<u8, Error> {
     } else {
         // It waits for no lock and no runtime, and ends a capture that holds the containers.
         let answer = target.client.thaw();
-        // Those that were paused run now; the shim's state and containerd's have to follow. One that is paused and was
-        // not frozen runs on purpose: containerd still reads its disk. Where one could not be thawed, nobody says which
-        // of the others were.
-        let runs = |id: &String| answer.as_ref().map_or(true, |thawed| thawed.contains(id));
-        for container in target.containers.iter().filter(|it| it.state == "paused" && runs(&it.id)) {
+        // Those that were paused run now; the shim's state and containerd's have to follow.
+        for container in to_follow(&target.containers, answer.as_deref().ok()) {
             if let Err(error) = target.client.resume(&container.id, &context.signals.limits(POLITE)) {
                 let (name, id) = (&container.name, &container.id);
                 context.output.note(&format!(
@@ -141,6 +138,16 @@ pub(super) fn resume(context: &Context, target: &Target) -> Result<u8, Error> {
     let text = if thawed.is_empty() { "nothing was frozen".to_owned() } else { thawed.join("\n") };
     context.output.result(&json!({ "thawed": thawed }), |_| text)?;
     Ok(exit::OK)
+}
+
+/// The containers that the shim and containerd have as paused after a thaw. One that is "thawed" runs on purpose:
+/// containerd still reads its disk. Where one could not be thawed (None), nobody says which of the others were.
+fn to_follow<'a>(
+    containers: &'a [api::Container],
+    thawed: Option<&[String]>,
+) -> impl Iterator<Item = &'a api::Container> {
+    let runs = move |id: &String| thawed.is_none_or(|thawed| thawed.contains(id));
+    containers.iter().filter(move |container| container.state == "paused" && runs(&container.id))
 }
 
 /// `cryopod kill`: to one container, which has to be named where there are several.
@@ -203,6 +210,18 @@ mod tests {
             let error = ids(Some(missing)).unwrap_err();
             assert!(matches!(&error, Error::NoSuchContainer { there, .. } if there == "web, side, init"));
         }
+    }
+
+    #[test]
+    fn a_container_whose_disk_is_still_read_is_never_resumed_with_its_pod() {
+        let containers = [
+            container("1", "frozen", "paused"),
+            container("2", "read", "thawed"),
+            container("3", "late", "paused"),
+        ];
+        let follow = |thawed: Option<&[String]>| names(to_follow(&containers, thawed));
+        assert_eq!(follow(None), "frozen, late");
+        assert_eq!(follow(Some(&["1".into(), "2".into()])), "frozen");
     }
 
     #[test]

@@ -41,13 +41,15 @@ impl Failure for Told {
     }
 }
 
-/// The word that the protocol has for a state.
+/// The word that control.proto has for a state.
 fn word(state: State) -> &'static str {
     match state {
         State::Creating => "creating",
         State::Created | State::Starting | State::StartingExited(_) => "created",
         State::Running | State::Pausing | State::Exiting(_) => "running",
-        State::Paused | State::Thawed => "paused",
+        State::Paused => "paused",
+        // containerd has it as paused as well; a caller that would resume it must not, as long as its disk is read.
+        State::Thawed => "thawed",
         State::Stopped(_) | State::Deleted => "stopped",
     }
 }
@@ -197,6 +199,12 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_container_whose_disk_is_still_read_is_not_called_paused() {
+        assert_eq!((word(State::Paused), word(State::Thawed)), ("paused", "thawed"));
+        assert_eq!(State::Thawed.status(), State::Paused.status(), "containerd knows no other");
     }
 
     #[test]
