@@ -3,6 +3,7 @@
 mod complete;
 mod control;
 mod deletion;
+mod execs;
 pub(crate) mod fake;
 mod lifecycle;
 mod notes;

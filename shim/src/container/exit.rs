@@ -14,7 +14,7 @@ use cryopod_runtime::oom::{self, OomWatch};
 use tokio::io::Interest;
 
 use super::{Container, STEP_WITHIN};
-use crate::error::blocking;
+use crate::error::{TaskError, blocking};
 use crate::events::{Event, timestamp};
 use crate::exits::{Child, Exit};
 use crate::process::Process;
@@ -99,6 +99,27 @@ impl Container {
             let event = exit_event(&this.id, &exec_id, exec, exit);
             exec.slots.publish(&event);
         });
+    }
+
+    /// Forgets an exec at its end, since nobody comes to delete it: else its record, its id and its room for events
+    /// would be kept as long as the container.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn release_exec(self: &Arc<Self>, exec_id: &str) -> Result<(), TaskError> {
+        let mut done = self.done(exec_id)?;
+        // One that is never started ends with its container, which this must not keep.
+        let (this, exec_id) = (Arc::downgrade(self), exec_id.to_owned());
+        tokio::spawn(async move {
+            if done.wait_for(Option::is_some).await.is_err() {
+                return;
+            }
+            let Some(this) = this.upgrade() else { return };
+            if let Err(error) = this.delete_exec(&exec_id).await {
+                tracing::debug!(id = this.id, exec = exec_id, %error, "somebody else has forgotten it");
+            }
+        });
+        Ok(())
     }
 
     /// Reports kills for want of memory as they happen.

@@ -71,6 +71,7 @@ impl Control for ControlService {
             container.bundle = c.bundle.display().to_string();
             container.sandbox = c.brief.is_sandbox();
             container.restored_from = summary.restored_from;
+            container.execs = u32::try_from(summary.execs).unwrap_or(u32::MAX);
             container.id = summary.id;
             container
         };
@@ -158,6 +159,19 @@ impl Control for ControlService {
             failed.map_or(Ok(response), Err::<_, TaskError>)
         };
         detached(context, "control.thaw", &id, work).await
+    }
+
+    async fn release(
+        &self,
+        context: &TtrpcContext,
+        request: api::ReleaseRequest,
+    ) -> ttrpc::Result<api::ReleaseResponse> {
+        let (pod, id) = (self.pod.clone(), request.container.clone());
+        let work = async move {
+            pod.container(&request.container)?.release_exec(&request.exec)?;
+            Ok::<_, TaskError>(api::ReleaseResponse::new())
+        };
+        detached(context, "control.release", &id, work).await
     }
 
     async fn metrics(&self, _: &TtrpcContext, _: api::MetricsRequest) -> ttrpc::Result<api::MetricsResponse> {

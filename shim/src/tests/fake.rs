@@ -116,6 +116,9 @@ impl Backend for FakeBackend {
         if script == "fail" {
             return Err(unsupported());
         }
+        if let Some(slow) = request.process["slow"].as_u64() {
+            std::thread::sleep(Duration::from_millis(slow));
+        }
         Ok(spawn(script, request.stdio))
     }
     fn kill(&self, _: &str, pid: u32, signal: i32, _: bool, _: &Limits) -> Result<(), Error> {

@@ -1,0 +1,105 @@
+//! Further processes as `cryopod exec` makes them, through its client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cryopod_command::Limits;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::fake::{Shim, shim};
+use crate::container::Container;
+use crate::control::client::exec::{Exec, Input};
+use crate::control::client::{Client, ClientError};
+use crate::io::StdioPaths;
+
+/// Container `c`, which sleeps.
+async fn container() -> (Shim, Arc<Container>) {
+    let shim = shim().await;
+    let container = shim.running("c").await;
+    (shim, container)
+}
+
+/// The client blocks and has a runtime of its own, so it gets a thread.
+async fn client<T: Send + 'static>(shim: &Shim, work: impl FnOnce(Client) -> T + Send + 'static) -> T {
+    let socket = shim.dir.path().join("s");
+    tokio::task::spawn_blocking(move || work(Client::connect(&socket).unwrap())).await.unwrap()
+}
+
+fn exec<'a>(id: &'a str, process: &'a Value, detached: bool) -> Exec<'a> {
+    Exec { container: "c", id, process, stdio: StdioPaths::default(), detached }
+}
+
+fn soon() -> Limits {
+    Limits::within(Duration::from_secs(10))
+}
+
+async fn forgotten(container: &Container) {
+    for _ in 0..500 {
+        if container.summary().execs == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("an exec is still registered");
+}
+
+#[tokio::test]
+async fn a_detached_process_is_forgotten_at_its_end_and_not_before() {
+    let (shim, container) = container().await;
+    let run = |script: &'static str| {
+        client(&shim, move |client| client.exec(&exec("e", &json!({"args": [script]}), true), &soon()))
+    };
+    for _ in 0..3 {
+        run("exit 0").await.unwrap();
+        forgotten(&container).await;
+    }
+    run("sleep 0.3").await.unwrap();
+    assert_eq!(container.summary().execs, 1);
+    forgotten(&container).await;
+    run("fail").await.unwrap_err();
+    forgotten(&container).await;
+}
+
+#[tokio::test]
+async fn a_process_whose_start_nobody_waits_for_any_more_is_killed_and_forgotten() {
+    let (shim, container) = container().await;
+    let error = client(&shim, |client| {
+        let process = json!({"args": ["exec sleep 60"], "slow": 1500});
+        client.exec(&exec("e", &process, false), &Limits::within(Duration::from_millis(500))).unwrap_err()
+    });
+    assert!(matches!(error.await, ClientError::Unanswered(_)));
+    assert_eq!(container.summary().execs, 0, "nobody else would come for it");
+    let seen = shim.seen.wait_for(5).await;
+    assert_eq!(seen.last().unwrap(), "/tasks/exit e 137", "{seen:?}");
+}
+
+#[tokio::test]
+async fn an_abandoned_process_is_killed_and_forgotten() {
+    let (shim, container) = container().await;
+    client(&shim, |client| {
+        client.exec(&exec("e", &json!({"args": ["exec sleep 60"]}), false), &soon()).unwrap();
+        client.abandon("c", "e").unwrap();
+        client.abandon("c", "e").unwrap();
+    })
+    .await;
+    assert_eq!(container.summary().execs, 0);
+}
+
+#[tokio::test]
+async fn a_process_whose_reader_has_gone_ends_whatever_it_makes_of_the_signal() {
+    let (shim, _container) = container().await;
+    let status = |id: &'static str, script: &'static str| {
+        client(&shim, move |client| {
+            client.exec(&exec(id, &json!({"args": [script]}), false), &soon()).unwrap();
+            // The shell sets its traps first.
+            std::thread::sleep(Duration::from_millis(200));
+            let (sender, inputs) = unbounded_channel();
+            sender.send(Input::Closed).unwrap();
+            client.attend("c", id, inputs).unwrap()
+        })
+    };
+    assert_eq!(status("e1", "exec sleep 60").await, 141);
+    assert_eq!(status("e2", "trap 'exit 3' PIPE; while :; do sleep 0.05; done").await, 3);
+    assert_eq!(status("e3", "trap '' PIPE; exec sleep 60").await, 137);
+}
