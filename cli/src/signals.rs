@@ -84,6 +84,10 @@ impl Signals {
 
     fn redirect(&self, to: Target) -> Result<(), Error> {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        // It came while the process was started, after the last look at the switch.
+        if self.cancel.is_cancelled() {
+            self.deliver(Signal::SIGTERM as i32);
+        }
         self.resize();
         sys::catch(&FORWARDED).map_err(|source| Error::System { action: "forward signals", source })
     }
@@ -145,4 +149,36 @@ impl Signals {
 fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
     nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    fn interrupted() -> Signals {
+        let signals = Signals { cancel: Cancel::new(), target: Arc::default() };
+        signals.deliver(Signal::SIGINT as i32);
+        assert!(signals.cancel.is_cancelled());
+        signals
+    }
+
+    #[test]
+    fn a_signal_during_the_start_of_a_process_reaches_whoever_attends_it() {
+        let (sender, mut inputs) = unbounded_channel();
+        interrupted().pass_to(sender, false).unwrap();
+        assert_eq!(inputs.try_recv().unwrap(), Input::Signal(15));
+    }
+
+    #[test]
+    fn a_signal_during_the_start_of_a_child_reaches_it() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        interrupted().forward_to(pid, None).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(15));
+    }
 }
