@@ -161,7 +161,7 @@ impl Session<'_> {
             self.context.signals.forward_to(alive.init, alive.terminal)?;
         }
         let code = reap(alive.init, &self.context.signals)?;
-        alive.pumps.drain();
+        alive.pumps.drain(&self.context.signals.cancel());
         drop(raw);
         let exit = Exit { code, at: Timestamp::now() };
         match self.entry.update(|state| state.exit = Some(exit)) {

@@ -5,7 +5,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cryopod_runtime::backend::{Backend, ExecRequest, Stdio};
 use nix::unistd::Pid;
@@ -66,7 +66,7 @@ pub(crate) fn run(context: &Context, args: &ExecArgs) -> Result<u8, Error> {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
     context.signals.forward_to(pid, terminal)?;
     let code = reap(pid, &context.signals)?;
-    pumps.drain();
+    pumps.drain(&context.signals.cancel());
     drop(raw);
     Ok(code)
 }
@@ -107,10 +107,11 @@ pub(super) fn process(mut process: Value, args: &ExecArgs) -> Value {
     process
 }
 
-/// Unique in the container as long as PIDs are on the host.
+/// Unique in the container. A detached process outlives us, so that our PID may come again while its id is taken.
 pub(super) fn exec_id() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("cli-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("cli-{}-{now:x}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 #[cfg(test)]
@@ -144,6 +145,14 @@ mod tests {
                 "env": ["PATH=/bin", "AB=kept", "A=new"], "noNewPrivileges": true
             })
         );
+    }
+
+    #[test]
+    fn an_id_differs_even_if_pid_and_count_come_again() {
+        let moment = |id: String| id.split('-').nth(2).map(str::to_owned);
+        let first = moment(exec_id());
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(first.is_some() && first != moment(exec_id()));
     }
 
     #[test]

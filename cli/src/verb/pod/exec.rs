@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cryopod_shim::control::client::ClientError;
 use cryopod_shim::control::client::exec::{Exec, Input, StdioPaths};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
@@ -35,26 +36,61 @@ pub(crate) fn exec(context: &Context, target: &Target, args: &ExecArgs) -> Resul
     let process = process(bundle::process_of(&target.client.bundle(container)?)?, args);
     let id = exec_id();
     let limits = context.signals.limits(BEGIN);
-    let request = |stdio| Exec { container, id: &id, process: &process, stdio };
-    if args.detach {
+    let detached = args.detach;
+    let request = |stdio| Exec { container, id: &id, process: &process, stdio, detached };
+    if detached {
         let pid = target.client.exec(&request(StdioPaths::default()), &limits)?;
         context.output.result(&json!({ "id": container, "pid": pid }), |_| pid.to_string())?;
         return Ok(exit::OK);
     }
     let fifos = Fifos::make(&context.root.join(&id), args.tty)?;
     target.client.exec(&request(fifos.stdio()), &limits)?;
+    // It must not run on with nobody at its streams; the first error is the one to report.
+    let abandon = || {
+        context.signals.forget();
+        target.client.abandon(container, &id).ok();
+    };
     let (sender, inputs) = unbounded_channel();
-    let pumps = fifos.pump(&sender)?;
-    let raw = if args.tty { RawMode::enter()? } else { None };
-    context.signals.pass_to(sender, args.tty)?;
-    let status = target.client.attend(container, &id, inputs);
+    let (pumps, raw) = connect(context, fifos, sender, args.tty).inspect_err(|_| abandon())?;
+    let status = target.client.attend(container, &id, inputs).inspect_err(|_| abandon());
     context.signals.forget();
-    pumps.drain();
+    // The shim answers at the end of the process and closes its ends of the fifos when all was delivered.
+    pumps.drain(&context.signals.cancel());
     drop(raw);
     let status = status?;
-    target.client.forget_exec(container, &id)?;
-    // A wait status has 8 bits.
-    Ok(u8::try_from(status).unwrap_or(u8::MAX))
+    let forgotten = target.client.forget_exec(container, &id);
+    outcome(status, forgotten, pumps.failure(), |text| context.output.note(text))
+}
+
+/// Joins our streams and signals to those of the process.
+fn connect(
+    context: &Context,
+    fifos: Fifos,
+    sender: UnboundedSender<Input>,
+    terminal: bool,
+) -> Result<(Pumps, Option<RawMode>), Error> {
+    let pumps = fifos.pump(&sender)?;
+    let raw = if terminal { RawMode::enter()? } else { None };
+    context.signals.pass_to(sender, terminal)?;
+    Ok((pumps, raw))
+}
+
+/// What came of it: the process's own code, unless its output has not arrived.
+fn outcome(
+    status: u32,
+    forgotten: Result<(), ClientError>,
+    failure: Option<io::Error>,
+    note: impl FnOnce(&str),
+) -> Result<u8, Error> {
+    // The process has ended all the same, and the shim forgets it with its container.
+    if let Err(error) = forgotten {
+        note(&format!("the shim keeps a record of the ended process: {error}"));
+    }
+    match failure {
+        Some(error) => Err(Error::Stdout(error)),
+        // A wait status has 8 bits.
+        None => Ok(u8::try_from(status).unwrap_or(u8::MAX)),
+    }
 }
 
 /// Fifos in a directory of their own, with our ends of the output open: what the process writes waits there.
@@ -76,8 +112,6 @@ impl Drop for Directory {
 impl Fifos {
     fn make(dir: &Path, terminal: bool) -> Result<Self, Error> {
         let failed = |source| Error::Write { what: "streams", path: dir.to_owned(), source };
-        // A leftover of a process that had our PID.
-        std::fs::remove_dir_all(dir).ok();
         std::fs::create_dir_all(dir).map_err(failed)?;
         let dir_guard = Directory(dir.to_owned());
         let make = |name: &str| {
@@ -117,11 +151,15 @@ impl Fifos {
             Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => None,
             Err(error) => return Err(failed(error)),
         };
-        let ended = inputs.clone();
-        let closed = move || {
-            ended.send(Input::Ended).ok();
+        // Nobody attends it any more where these do not arrive.
+        let say = |what: Input| {
+            let inputs = inputs.clone();
+            move || {
+                inputs.send(what).ok();
+            }
         };
-        Pumps::between(stdin, closed, self.stdout, self.stderr).map_err(failed)
+        let (ended, closed) = (say(Input::Ended), say(Input::Closed));
+        Pumps::between(stdin, ended, self.stdout, self.stderr, closed).map_err(failed)
     }
 }
 
@@ -136,7 +174,19 @@ fn open(path: &Path, write: bool) -> io::Result<File> {
 mod tests {
     use std::io::{Read, Write};
 
+    use cryopod_command::Cancel;
+
     use super::*;
+
+    #[test]
+    fn the_code_of_the_process_stands_even_if_the_shim_cannot_forget_it() {
+        let mut noted = String::new();
+        let lost = Err(ClientError::Lost("gone".to_owned()));
+        let code = outcome(7, lost, None, |text| noted.push_str(text)).unwrap();
+        assert!(code == 7 && noted.contains("gone"), "{code}: {noted}");
+        let closed = Some(io::ErrorKind::BrokenPipe.into());
+        assert!(matches!(outcome(0, Ok(()), closed, |_| ()), Err(Error::Stdout(_))));
+    }
 
     #[test]
     fn streams_pass_through_the_fifos_and_leave_no_file() {
@@ -154,7 +204,7 @@ mod tests {
         let (sender, mut inputs) = unbounded_channel();
         let pumps = fifos.pump(&sender).unwrap();
         assert!(!dir.exists(), "the names are not needed any more");
-        pumps.drain();
+        pumps.drain(&Cancel::new());
         // The test's own standard input ends or not; what it says must be the end and nothing else.
         if let Ok(said) = inputs.try_recv() {
             assert_eq!(said, Input::Ended);
@@ -177,7 +227,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let fifos = Fifos::make(&root.path().join("exec"), false).unwrap();
         let (sender, mut inputs) = unbounded_channel();
-        fifos.pump(&sender).unwrap().drain();
+        fifos.pump(&sender).unwrap().drain(&Cancel::new());
         assert!(inputs.try_recv().is_err(), "there is no input to be closed");
     }
 }
