@@ -38,6 +38,7 @@ fn view(pod: &Pod, info: &api::InfoResponse) -> Value {
                 "bundle": container.bundle,
                 "sandbox": container.sandbox,
                 "restored_from": container.restored_from,
+                "execs": container.execs,
             })
         })
         .collect();

@@ -85,6 +85,11 @@ fn processes(handler: &str) -> Result<(), Failure> {
     ends(&format!("head -c 3000000 /dev/zero | {cat} | wc -c"), 0, "3000000\n")?;
     ends(&format!("{exec} -- cat < /dev/null"), 0, "")?;
     ends(&format!("{exec} -- sh -c 'kill -9 $$'"), 137, "")?;
+    // A reader that takes its time gets everything, and one that goes away ends the process.
+    ends(&format!("{exec} -- head -c 150000 /dev/zero | (sleep 3; wc -c)"), 0, "150000\n")?;
+    let gone = format!("{{ timeout 60 {exec} -- yes; echo $? >&2; }} | head -n 1");
+    let done = ends(&gone, 0, "y\n")?;
+    ensure(done.stderr == "141\n", || format!("without a reader `exec` ended with {:?}", done.stderr))?;
     let trap = r#"trap "exit 5" TERM; while :; do sleep 0.1; done"#;
     ends(&format!("timeout --preserve-status -s TERM 5 {exec} -- sh -c '{trap}'"), 5, "")?;
     let tty = format!("{exec} --tty -- sh -c 'test -t 0 && test -t 1 && stty size'");
@@ -99,6 +104,12 @@ fn processes(handler: &str) -> Result<(), Failure> {
     })?;
     let detached = cryopod::ok(&["exec", "--detach", &one.id, "--", "sleep", "1"])?;
     ensure(detached["pid"].as_u64().is_some_and(|pid| pid > 1), || format!("`exec -d` answers {detached}"))?;
+
+    shell::eventually("the shim to forget every process", Duration::from_secs(30), || {
+        let state = cryopod::ok(&["state", &pod.id])?;
+        let none = |container: &serde_json::Value| container["execs"].as_u64() == Some(0);
+        Ok(state["containers"].as_array().is_some_and(|all| all.iter().all(none)).then_some(()))
+    })?;
 
     // A session that nobody attends any more keeps neither the pod nor its checkpoint from anything.
     let left = shell::ok("ls /run/cryopod | grep -c ^cli- || true")?;
