@@ -1,14 +1,18 @@
 //! Further processes as `cryopod exec` makes them, through its client.
 
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cryopod_command::Limits;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
+use ttrpc::context::with_duration;
 
 use super::fake::{Shim, shim};
 use crate::container::Container;
+use crate::control::api;
 use crate::control::client::exec::{Exec, Input};
 use crate::control::client::{Client, ClientError};
 use crate::io::StdioPaths;
@@ -55,7 +59,9 @@ async fn a_detached_process_is_forgotten_at_its_end_and_not_before() {
         forgotten(&container).await;
     }
     run("sleep 0.3").await.unwrap();
-    assert_eq!(container.summary().execs, 1);
+    let info =
+        shim.control.info(with_duration(Duration::from_secs(5)), &api::InfoRequest::new()).await.unwrap();
+    assert_eq!(info.containers[0].execs, 1);
     forgotten(&container).await;
     run("fail").await.unwrap_err();
     forgotten(&container).await;
@@ -102,4 +108,26 @@ async fn a_process_whose_reader_has_gone_ends_whatever_it_makes_of_the_signal() 
     assert_eq!(status("e1", "exec sleep 60").await, 141);
     assert_eq!(status("e2", "trap 'exit 3' PIPE; while :; do sleep 0.05; done").await, 3);
     assert_eq!(status("e3", "trap '' PIPE; exec sleep 60").await, 137);
+}
+
+#[tokio::test]
+async fn a_fifo_is_at_its_end_once_all_output_was_read_before_the_process_is_forgotten() {
+    let (shim, _container) = container().await;
+    let path = shim.dir.path().join("stdout");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let reader = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+    nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
+    let stdio = StdioPaths { stdout: path.display().to_string(), ..StdioPaths::default() };
+    let (status, read) = client(&shim, move |client| {
+        let process = json!({"args": ["head -c 150000 /dev/zero"]});
+        client.exec(&Exec { stdio, ..exec("e", &process, false) }, &soon()).unwrap();
+        let mut reader = reader;
+        // Nobody reads for a while; then all of it is there, and the end.
+        std::thread::sleep(Duration::from_millis(300));
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).unwrap();
+        (client.attend("c", "e", unbounded_channel().1).unwrap(), bytes.len())
+    })
+    .await;
+    assert_eq!((status, read), (0, 150_000));
 }
