@@ -7,6 +7,7 @@ pub(crate) mod bundle;
 pub(crate) mod console;
 pub(crate) mod detached;
 pub(crate) mod placement;
+mod pumps;
 pub(crate) mod registry;
 pub(crate) mod session;
 pub(crate) mod state;

@@ -161,10 +161,19 @@ impl Session<'_> {
             self.context.signals.forward_to(alive.init, alive.terminal)?;
         }
         let code = reap(alive.init, &self.context.signals)?;
-        alive.pumps.drain(&self.context.signals.cancel());
-        drop(raw);
         let exit = Exit { code, at: Timestamp::now() };
-        match self.entry.update(|state| state.exit = Some(exit)) {
+        let drain = || alive.pumps.drain(&self.context.signals.cancel());
+        if !foreground {
+            // Who sees the exit finds all of the output in the log.
+            drain();
+        }
+        let updated = self.entry.update(|state| state.exit = Some(exit));
+        if foreground {
+            // Our reader may take its time, and others need not wait for it to know that the container has ended.
+            drain();
+        }
+        drop(raw);
+        match updated {
             // `delete --force` was faster.
             Ok(_) | Err(Error::NoContainer { .. }) => Ok(exit),
             Err(error) => Err(error),
