@@ -16,7 +16,9 @@ fn cli() -> Cli {
 /// A process that is called `zfs send NAME` and waits until its input ends.
 fn sending(dir: &Path, name: &str) -> Child {
     std::fs::write(dir.join("send"), "read line\n").unwrap();
-    let mut command = std::process::Command::new("/bin/sh");
+    // The kernel names a process after the file that it was started from.
+    std::os::unix::fs::symlink("/bin/sh", dir.join("zfs")).unwrap();
+    let mut command = std::process::Command::new(dir.join("zfs"));
     command.arg0("zfs").args(["send", name]).current_dir(dir).stdin(Stdio::piped());
     command.spawn().unwrap()
 }
