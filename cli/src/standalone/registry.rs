@@ -121,12 +121,19 @@ impl Entry {
 
     /// Removes the directory and everything in it; absent is success.
     pub(crate) fn remove(&self) -> Result<(), Error> {
-        match std::fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::Write { what: "directory", path: self.dir.clone(), source: error })
-            }
-            _ => Ok(()),
+        let failed = |source| Error::Write { what: "directory", path: self.dir.clone(), source };
+        // Under another name first, which is nobody's: its monitor may be writing down the exit at this moment, and a new
+        // file in a directory that is being emptied keeps it.
+        let gone = self.dir.with_file_name(format!(".gone-{}-{}", self.id, std::process::id()));
+        match std::fs::rename(&self.dir, &gone) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(failed)?,
         }
+        std::fs::remove_dir_all(&gone).map_err(|source| {
+            // It is still there for `list`, and for another try.
+            std::fs::rename(&gone, &self.dir).ok();
+            failed(source)
+        })
     }
 
     fn lock(&self) -> Result<Flock<File>, Error> {
@@ -200,5 +207,32 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         assert!(Registry::below(root.path()).all().unwrap().is_empty());
         assert!(matches!(Registry::below(root.path()).open("web"), Err(Error::NoContainer { .. })));
+    }
+
+    #[test]
+    fn a_container_goes_although_its_monitor_is_still_writing() {
+        let root = tempfile::tempdir().unwrap();
+        let registry = Registry::below(root.path());
+        for round in 0..20 {
+            let entry = registry.claim("web").unwrap();
+            let dir = entry.dir().to_owned();
+            let done = std::sync::atomic::AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for nth in 0.. {
+                        if done.load(std::sync::atomic::Ordering::Relaxed) {
+                            break;
+                        }
+                        std::fs::write(dir.join(format!("{nth}")), "").ok();
+                    }
+                });
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                let removed = entry.remove();
+                done.store(true, std::sync::atomic::Ordering::Relaxed);
+                removed.unwrap_or_else(|error| panic!("round {round}: {error}"));
+            });
+            assert!(registry.find("web").unwrap().is_none());
+        }
+        assert_eq!(std::fs::read_dir(root.path().join("containers")).unwrap().count(), 0);
     }
 }
