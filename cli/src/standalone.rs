@@ -6,6 +6,7 @@
 pub(crate) mod bundle;
 pub(crate) mod console;
 pub(crate) mod detached;
+pub(crate) mod leftovers;
 pub(crate) mod placement;
 mod pumps;
 pub(crate) mod registry;

@@ -7,6 +7,7 @@ mod matrix;
 pub mod nodes;
 mod oci;
 pub mod power;
+mod prepared;
 
 use crate::suite::Suite;
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::leftovers;
 use super::state::State;
 use crate::error::Error;
 
@@ -124,7 +125,7 @@ impl Entry {
         let failed = |source| Error::Write { what: "directory", path: self.dir.clone(), source };
         // Under another name first, which is nobody's: its monitor may be writing down the exit at this moment, and a new
         // file in a directory that is being emptied keeps it.
-        let gone = self.dir.with_file_name(format!(".gone-{}-{}", self.id, std::process::id()));
+        let gone = self.dir.with_file_name(leftovers::name(leftovers::GONE, &self.id));
         match std::fs::rename(&self.dir, &gone) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             renamed => renamed.map_err(failed)?,

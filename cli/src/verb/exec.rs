@@ -5,7 +5,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use cryopod_runtime::backend::{Backend, ExecRequest, Stdio};
 use nix::unistd::Pid;
@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::exit;
 use crate::standalone::bundle::Bundle;
 use crate::standalone::console::{ConsoleSocket, RawMode};
+use crate::standalone::leftovers;
 use crate::standalone::session::reap;
 use crate::standalone::state::Status;
 use crate::standalone::stdio::{Ends, Pumps, pipes};
@@ -110,8 +111,7 @@ pub(super) fn process(mut process: Value, args: &ExecArgs) -> Value {
 /// Unique in the container. A detached process outlives us, so that our PID may come again while its id is taken.
 pub(super) fn exec_id() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    format!("cli-{}-{now:x}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    leftovers::name(leftovers::STREAMS, &NEXT.fetch_add(1, Ordering::Relaxed).to_string())
 }
 
 #[cfg(test)]

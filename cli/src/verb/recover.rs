@@ -14,6 +14,7 @@ use crate::context::{Context, need_root};
 use crate::error::Error;
 use crate::output::progress::Progress;
 use crate::output::style::{Palette, Style};
+use crate::standalone::leftovers;
 use crate::{exit, pods, settling};
 
 /// Every repair has its own bound; this only ends a pool that hangs.
@@ -31,6 +32,7 @@ pub(crate) fn run(context: &Context) -> Result<u8, Error> {
         Err(_) => recovery.without_store(),
     };
     let shims = pods::forget_dead(&context.root)?;
+    leftovers::sweep(&context.root);
     drop(progress);
     if let Ok(opened) = &opened {
         for id in &report.unsettled {

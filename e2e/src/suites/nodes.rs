@@ -4,7 +4,6 @@
 //! a second node on the same network and carries note and checkpoint over, the checkpoint through a pipe from `export`
 //! to `import`; the suite runs on the second one, which has never seen the pod.
 
-use std::fs;
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
@@ -13,10 +12,8 @@ use crate::crictl::Spec;
 use crate::cryopod::{self, Checkpoint, checkpoints};
 use crate::story::{counting, restore};
 use crate::suite::{Failure, Suite, ensure, test};
+use crate::suites::prepared;
 use crate::ticks::{self, Ticks};
-
-/// Also in xtask/src/test/inside.rs.
-const NOTE: &str = "/var/lib/cryopod-e2e/nodes.json";
 
 /// What was there on the first node.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,24 +25,13 @@ struct Note {
 
 impl Note {
     fn read() -> Result<Self, Failure> {
-        let text =
-            fs::read(NOTE).map_err(|e| format!("{NOTE}: {e}; `cryopod-e2e nodes-prepare` writes it"))?;
-        serde_json::from_slice(&text).map_err(|e| format!("{NOTE}: {e}"))
+        prepared::read("nodes")
     }
 }
 
 /// Captures a pod and removes it.
 pub fn prepare() -> ExitCode {
-    match try_prepare() {
-        Ok(()) => {
-            println!("1 passed, 0 failed");
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            println!("nodes-prepare failed: {why}\n0 passed, 1 failed");
-            ExitCode::FAILURE
-        }
-    }
+    prepared::report("nodes", try_prepare())
 }
 
 fn try_prepare() -> Result<(), Failure> {
@@ -54,9 +40,7 @@ fn try_prepare() -> Result<(), Failure> {
     let Ticks { last, token } = source.before.clone();
     source.pod.remove()?;
     let note = Note { checkpoint: checkpoint.id.clone(), last, token };
-    let text = serde_json::to_vec(&note).map_err(|e| e.to_string())?;
-    fs::create_dir_all("/var/lib/cryopod-e2e").map_err(|e| format!("{NOTE}: {e}"))?;
-    fs::write(NOTE, text).map_err(|e| format!("{NOTE}: {e}"))?;
+    prepared::write("nodes", &note)?;
     // It is exported after this program has ended.
     std::mem::forget(checkpoint);
     Ok(())

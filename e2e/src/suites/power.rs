@@ -5,8 +5,6 @@
 //! committed but not shipped yet, a capture that stands with its pod frozen, and a restore that stands with the new
 //! root half placed.
 
-use std::fs::{self, File};
-use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -20,9 +18,9 @@ use crate::shell::{self, eventually, exec_ok};
 use crate::story::{counting, restore, restored_pod};
 use crate::suite::{Failure, Suite, ensure, test};
 use crate::suites::faults::Armed;
+use crate::suites::prepared;
 use crate::ticks::{self, Ticks};
 
-const NOTE: &str = "/var/lib/cryopod-e2e/power.json";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What was there before the power went.
@@ -37,19 +35,7 @@ struct Note {
 
 impl Note {
     fn read() -> Result<Self, Failure> {
-        let text =
-            fs::read(NOTE).map_err(|e| format!("{NOTE}: {e}; `cryopod-e2e power-prepare` writes it"))?;
-        serde_json::from_slice(&text).map_err(|e| format!("{NOTE}: {e}"))
-    }
-
-    /// On disk before anything is interrupted.
-    fn write(&self) -> Result<(), Failure> {
-        let failed = |e: std::io::Error| format!("{NOTE}: {e}");
-        let text = serde_json::to_vec(self).map_err(|e| e.to_string())?;
-        fs::create_dir_all("/var/lib/cryopod-e2e").map_err(failed)?;
-        let mut file = File::create(NOTE).map_err(failed)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
-        File::open("/var/lib/cryopod-e2e").and_then(|dir| dir.sync_all()).map_err(failed)
+        prepared::read("power")
     }
 
     fn before(&self) -> Ticks {
@@ -59,16 +45,7 @@ impl Note {
 
 /// Brings the node into the state in which the power goes.
 pub fn prepare() -> ExitCode {
-    match try_prepare() {
-        Ok(()) => {
-            println!("1 passed, 0 failed");
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            println!("power-prepare failed: {why}\n0 passed, 1 failed");
-            ExitCode::FAILURE
-        }
-    }
+    prepared::report("power", try_prepare())
 }
 
 fn try_prepare() -> Result<(), Failure> {
@@ -81,7 +58,7 @@ fn try_prepare() -> Result<(), Failure> {
     drop(held);
     let Ticks { last, token } = source.before.clone();
     let note = Note { footprint, settled: settled.id.clone(), unsettled: unsettled.id.clone(), last, token };
-    note.write()?;
+    prepared::write("power", &note)?;
 
     let capture = Armed::with("capture.frozen", "wait")?;
     let restore = Armed::with("place.cloned", "wait")?;
@@ -174,5 +151,5 @@ fn nothing_left() -> Result<(), Failure> {
     let note = Note::read()?;
     // Pods of a node that went down leave kubelet's folders and groups, which it makes and removes.
     Footprint::of_lines(note.footprint).unchanged()?;
-    fs::remove_file(NOTE).map_err(|e| format!("{NOTE}: {e}"))
+    prepared::remove("power")
 }

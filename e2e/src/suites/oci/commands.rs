@@ -112,7 +112,7 @@ fn processes(handler: &str) -> Result<(), Failure> {
     })?;
 
     // A session that nobody attends any more keeps neither the pod nor its checkpoint from anything.
-    let left = shell::ok("ls /run/cryopod | grep -c ^cli- || true")?;
+    let left = shell::ok("find /run/cryopod -maxdepth 1 -name 'cli-*' | wc -l")?;
     ensure(left.trim() == "0", || format!("{} directories of streams are left", left.trim()))?;
     let checkpoint = shell::eventually("a checkpoint after exec", Duration::from_secs(30), || {
         Ok(cryopod::Checkpoint::of(&pod.id).ok())
