@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use cryopod_command::Cancel;
 
+use super::console::RawMode;
+use crate::error::Error;
+
 /// Output that comes after the process has ended is waited for that long each time: a process that left the PID
 /// namespace of the container, or that an exec has left behind, may hold the pipes open for ever.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -28,6 +31,8 @@ pub(crate) struct Pumps {
     pub(super) patience: Duration,
     /// Whether that is for all of it: a monitor has nobody who could interrupt it.
     bounded: bool,
+    /// Ours, for as long as a terminal's output goes there.
+    _raw: Option<RawMode>,
 }
 
 /// What the pump of an output does now.
@@ -56,8 +61,14 @@ pub(super) enum Step {
 
 impl Pumps {
     /// Waits until all output was written. Output that does not come is waited for a bounded time, whoever reads ours
-    /// for as long as it takes, or until `cancel` is thrown.
-    pub(crate) fn drain(&self, cancel: &Cancel) {
+    /// for as long as it takes, or until `cancel` is thrown. Our terminal is as before then. Answers why output could not
+    /// be written, if so.
+    pub(crate) fn drain(self, cancel: &Cancel) -> Option<io::Error> {
+        self.wait(cancel);
+        lock(&self.failure).take()
+    }
+
+    fn wait(&self, cancel: &Cancel) {
         let began = Instant::now();
         // Thrown before, it cannot be thrown again.
         let deadline = (self.bounded || cancel.is_cancelled()).then(|| began + self.patience);
@@ -80,11 +91,6 @@ impl Pumps {
             }
         }
     }
-
-    /// Why output could not be written, if so.
-    pub(crate) fn failure(&self) -> Option<io::Error> {
-        lock(&self.failure).take()
-    }
 }
 
 /// Makes pumps of outputs.
@@ -93,13 +99,21 @@ pub(super) struct Outputs {
     sender: Sender<()>,
     ended: Receiver<()>,
     failure: Arc<Mutex<Option<io::Error>>>,
+    raw: Option<RawMode>,
 }
 
 impl Outputs {
     /// None yet.
     pub(super) fn new() -> Self {
         let (sender, ended) = channel();
-        Self { phases: Vec::new(), sender, ended, failure: Arc::default() }
+        Self { phases: Vec::new(), sender, ended, failure: Arc::default(), raw: None }
+    }
+
+    /// Makes our terminal raw, which is to be done before any output is added: it has gone through one terminal already,
+    /// and ours would change its line ends a second time.
+    pub(super) fn go_to_terminal(&mut self) -> Result<(), Error> {
+        self.raw = RawMode::enter()?;
+        Ok(())
     }
 
     /// Begins to move bytes; `failed` is told when no more can be written.
@@ -135,8 +149,8 @@ impl Outputs {
 
     /// All of them; `bounded` where nobody could interrupt a long wait.
     pub(super) fn pumps(self, bounded: bool) -> Pumps {
-        let Self { phases: outputs, ended, failure, .. } = self;
-        Pumps { outputs, ended, failure, patience: DRAIN, bounded }
+        let Self { phases: outputs, ended, failure, raw, .. } = self;
+        Pumps { outputs, ended, failure, patience: DRAIN, bounded, _raw: raw }
     }
 }
 
@@ -247,9 +261,8 @@ mod tests {
         let (mut process, pumps) = output(reader, || ());
         process.write_all(&[0; 60_000]).unwrap();
         drop(process);
-        pumps.drain(&Cancel::new());
+        assert!(pumps.drain(&Cancel::new()).is_none());
         assert_eq!(*lock(&got), 60_000);
-        assert!(pumps.failure().is_none());
     }
 
     #[test]
@@ -280,10 +293,10 @@ mod tests {
         told.recv_timeout(Duration::from_secs(10)).unwrap();
         // More than a pipe takes: it must be read.
         process.write_all(&[0; 100_000]).unwrap();
-        pumps.drain(&Cancel::new());
+        let failure = pumps.drain(&Cancel::new());
         drop(process);
         assert!(told.recv_timeout(Duration::from_secs(10)).is_err(), "told twice");
-        assert_eq!(pumps.failure().map(|error| error.kind()), Some(io::ErrorKind::BrokenPipe));
+        assert_eq!(failure.map(|error| error.kind()), Some(io::ErrorKind::BrokenPipe));
     }
 
     #[test]
@@ -293,7 +306,7 @@ mod tests {
         let (mut process, pumps) = output(reader, || ());
         process.write_all(b"all of it").unwrap();
         drop(process);
-        pumps.drain(&Cancel::new());
-        assert_eq!((*lock(&got), pumps.failure().is_none()), (9, true));
+        assert!(pumps.drain(&Cancel::new()).is_none());
+        assert_eq!(*lock(&got), 9);
     }
 }

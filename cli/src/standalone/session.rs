@@ -18,7 +18,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::console::{ConsoleSocket, RawMode};
+use super::console::ConsoleSocket;
 use super::registry::Entry;
 use super::state::{Exit, Process};
 use super::stdio::{Ends, Pumps, pipes};
@@ -156,23 +156,23 @@ impl Session<'_> {
     /// Stays until the init has ended and its output was written; the exit is in the state then.
     pub(crate) fn wait(&self, alive: Alive) -> Result<Exit, Error> {
         let foreground = matches!(self.ends, Ends::Ours);
-        let raw = if foreground && alive.terminal.is_some() { RawMode::enter()? } else { None };
         if foreground {
             self.context.signals.forward_to(alive.init, alive.terminal)?;
         }
         let code = reap(alive.init, &self.context.signals)?;
         let exit = Exit { code, at: Timestamp::now() };
         let drain = || alive.pumps.drain(&self.context.signals.cancel());
-        if !foreground {
+        let note = || self.entry.update(|state| state.exit = Some(exit));
+        let updated = if foreground {
+            // Our reader may take its time, and others need not wait for it to know that the container has ended.
+            let updated = note();
+            drain();
+            updated
+        } else {
             // Who sees the exit finds all of the output in the log.
             drain();
-        }
-        let updated = self.entry.update(|state| state.exit = Some(exit));
-        if foreground {
-            // Our reader may take its time, and others need not wait for it to know that the container has ended.
-            drain();
-        }
-        drop(raw);
+            note()
+        };
         match updated {
             // `delete --force` was faster.
             Ok(_) | Err(Error::NoContainer { .. }) => Ok(exit),

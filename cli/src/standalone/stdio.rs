@@ -67,6 +67,7 @@ impl Pumps {
         match ends {
             Ends::Ours => {
                 let write = File::from(master.try_clone().map_err(failed)?);
+                outputs.go_to_terminal()?;
                 pump(io::stdin(), write, |_| ()).map_err(failed)?;
                 outputs.add(read, io::stdout(), || ()).map_err(failed)?;
             }
@@ -76,25 +77,31 @@ impl Pumps {
     }
 
     /// Moves bytes between our own streams and those of a process somewhere else; `ended` is told that our input has
-    /// ended and was passed on, `closed` that nobody reads our output any more.
+    /// ended and was passed on, `closed` that nobody reads our output any more. A process without a third stream has a
+    /// terminal.
     pub(crate) fn between(
         stdin: Option<File>,
         ended: impl Fn() + Send + 'static,
         stdout: File,
         stderr: Option<File>,
         closed: impl Fn() + Clone + Send + 'static,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, Error> {
+        let failed = |source| Error::System { action: "connect the process's standard streams", source };
+        let mut outputs = Outputs::new();
+        if stderr.is_none() {
+            outputs.go_to_terminal()?;
+        }
         if let Some(stdin) = stdin {
             pump(io::stdin(), stdin, move |step| {
                 if matches!(step, Step::Ended) {
                     ended();
                 }
-            })?;
+            })
+            .map_err(failed)?;
         }
-        let mut outputs = Outputs::new();
-        outputs.add(stdout, io::stdout(), closed.clone())?;
+        outputs.add(stdout, io::stdout(), closed.clone()).map_err(failed)?;
         if let Some(stderr) = stderr {
-            outputs.add(stderr, io::stderr(), closed)?;
+            outputs.add(stderr, io::stderr(), closed).map_err(failed)?;
         }
         Ok(outputs.pumps(false))
     }

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::exit;
 use crate::standalone::bundle::Bundle;
-use crate::standalone::console::{ConsoleSocket, RawMode};
+use crate::standalone::console::ConsoleSocket;
 use crate::standalone::leftovers;
 use crate::standalone::session::reap;
 use crate::standalone::state::Status;
@@ -54,21 +54,19 @@ pub(crate) fn run(context: &Context, args: &ExecArgs) -> Result<u8, Error> {
         context.output.result(&json!({ "id": args.id, "pid": pid }), |_| pid.to_string())?;
         return Ok(exit::OK);
     }
-    let (pid, pumps, terminal, raw) = if args.tty {
+    let (pid, pumps, terminal) = if args.tty {
         let socket = ConsoleSocket::listen(&context.root)?;
         let pid = backend.exec(request(socket.stdio()), &limits)?;
         let master = socket.receive()?;
-        let raw = RawMode::enter()?;
-        (pid, Pumps::terminal(&master, &Ends::Ours)?, Some(master), raw)
+        (pid, Pumps::terminal(&master, &Ends::Ours)?, Some(master))
     } else {
         let (stdio, pumps) = pipes(&Ends::Ours)?;
-        (backend.exec(request(stdio), &limits)?, pumps, None, None)
+        (backend.exec(request(stdio), &limits)?, pumps, None)
     };
     let pid = Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
     context.signals.forward_to(pid, terminal)?;
     let code = reap(pid, &context.signals)?;
     pumps.drain(&context.signals.cancel());
-    drop(raw);
     Ok(code)
 }
 

@@ -22,7 +22,6 @@ use crate::error::Error;
 use crate::exit;
 use crate::pods;
 use crate::standalone::bundle;
-use crate::standalone::console::RawMode;
 use crate::standalone::stdio::Pumps;
 use crate::verb::exec::{exec_id, process};
 
@@ -51,15 +50,14 @@ pub(crate) fn exec(context: &Context, target: &Target, args: &ExecArgs) -> Resul
         target.client.abandon(container, &id).ok();
     };
     let (sender, inputs) = unbounded_channel();
-    let (pumps, raw) = connect(context, fifos, sender, args.tty).inspect_err(|_| abandon())?;
+    let pumps = connect(context, fifos, sender, args.tty).inspect_err(|_| abandon())?;
     let status = target.client.attend(container, &id, inputs).inspect_err(|_| abandon());
     context.signals.forget();
     // The shim answers at the end of the process and closes its ends of the fifos when all was delivered.
-    pumps.drain(&context.signals.cancel());
-    drop(raw);
+    let failure = pumps.drain(&context.signals.cancel());
     let status = status?;
     let forgotten = target.client.forget_exec(container, &id);
-    outcome(status, forgotten, pumps.failure(), |text| context.output.note(text))
+    outcome(status, forgotten, failure, |text| context.output.note(text))
 }
 
 /// Joins our streams and signals to those of the process.
@@ -68,11 +66,10 @@ fn connect(
     fifos: Fifos,
     sender: UnboundedSender<Input>,
     terminal: bool,
-) -> Result<(Pumps, Option<RawMode>), Error> {
+) -> Result<Pumps, Error> {
     let pumps = fifos.pump(&sender)?;
-    let raw = if terminal { RawMode::enter()? } else { None };
     context.signals.pass_to(sender, terminal)?;
-    Ok((pumps, raw))
+    Ok(pumps)
 }
 
 /// What came of it: the process's own code, unless its output has not arrived.
@@ -159,7 +156,7 @@ impl Fifos {
             }
         };
         let (ended, closed) = (say(Input::Ended), say(Input::Closed));
-        Pumps::between(stdin, ended, self.stdout, self.stderr, closed).map_err(failed)
+        Pumps::between(stdin, ended, self.stdout, self.stderr, closed)
     }
 }
 

@@ -12,6 +12,8 @@ pub const CASES: &[Case] = &[
     ("the_command_runs_processes_in_a_container_of_a_pod", CRUN, RUNC, processes),
 ];
 
+const SCRIPTS: &str = "/run/cryopod-e2e";
+
 /// What containerd takes the task for.
 fn is(id: &str, wanted: &str) -> Result<(), Failure> {
     let state = ctr::state(id)?.unwrap_or_default();
@@ -92,9 +94,17 @@ fn processes(handler: &str) -> Result<(), Failure> {
     ensure(done.stderr == "141\n", || format!("without a reader `exec` ended with {:?}", done.stderr))?;
     let trap = r#"trap "exit 5" TERM; while :; do sleep 0.1; done"#;
     ends(&format!("timeout --preserve-status -s TERM 5 {exec} -- sh -c '{trap}'"), 5, "")?;
-    let tty = format!("{exec} --tty -- sh -c 'test -t 0 && test -t 1 && stty size'");
-    let sized = format!("script -qec \"stty rows 33 cols 77; {tty}\" /dev/null < /dev/null");
-    ends(&sized, 0, "33 77\r\n")?;
+    // crun sets the size when the process runs already. The end of a session leader makes the kernel drop what its
+    // terminal has not passed on yet (tty_ldisc_hangup), so both leaders stay for a moment.
+    let inside = "test -t 0 && test -t 1 && i=0 && while [ $i -lt 100 ] && ! stty size | grep -q 33; do \
+                  i=$((i+1)); sleep 0.1; done; stty size; sleep 1; exit 6";
+    shell::ok(&format!(
+        "mkdir -p {SCRIPTS} && cat >{SCRIPTS}/sized <<'EOF'\n\
+         stty rows 33 cols 77; {exec} --tty -- sh -c '{inside}'; code=$?; sleep 1; exit $code\nEOF\n"
+    ))?;
+    // `script` would type an end of input; nobody types anything.
+    let silent = "{ sleep 60 2>/dev/null & } |";
+    ends(&format!("{silent} script -qec 'sh {SCRIPTS}/sized' /dev/null"), 6, "33 77\r\n")?;
 
     let error = cryopod::refused(&["exec", &pod.id, "--", "true"], 125)?;
     ensure(error.contains("one, two") && error.contains("--container"), || format!("the error is {error}"))?;
