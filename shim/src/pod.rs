@@ -100,9 +100,11 @@ impl Pod {
         &self.watch
     }
 
-    /// All containers, in the order of their ids.
+    /// Every container, in order of creation.
     pub fn all(&self) -> Vec<Arc<Container>> {
-        self.containers().by_id.values().cloned().collect()
+        let mut all: Vec<_> = self.containers().by_id.values().cloned().collect();
+        all.sort_by_key(|container| container.number);
+        all
     }
 
     /// Who this pod is, as far as containers said.
@@ -195,14 +197,13 @@ impl Pod {
         cancel: Cancel,
     ) -> Result<Stored, TaskError> {
         let running = self.watch.begin(cancel.clone()).ok_or(DoorError::Busy)?;
+        // Everybody locks in order of creation, so nobody waits in a circle.
         let mut chosen = self.all();
         chosen.retain(|c| match container {
             // The pause container holds nothing; a new pod has its own.
             "" => !c.brief.is_sandbox(),
             wanted => c.id == wanted || c.brief.name(&c.id) == wanted,
         });
-        // Everybody locks in order of creation, so nobody waits in a circle.
-        chosen.sort_by_key(|c| c.number);
         if let Some(wanted) = Some(container).filter(|_| chosen.is_empty() && !container.is_empty()) {
             return Err(TaskError::NoContainer { id: wanted.to_owned() });
         }

@@ -37,6 +37,18 @@ async fn an_emergency_thaw_passes_over_what_is_gone_and_what_fails() {
 }
 
 #[tokio::test]
+async fn containers_are_told_in_the_order_in_which_they_were_made() {
+    let shim = shim().await;
+    for id in ["b", "c", "a"] {
+        shim.cgroup(id, &[("cgroup.procs", "")]);
+        shim.running(id).await;
+    }
+    let containers = shim.control.info(soon(), &api::InfoRequest::new()).await.unwrap().containers;
+    let ids: Vec<_> = containers.iter().map(|container| container.id.as_str()).collect();
+    assert_eq!(ids, ["b", "c", "a"]);
+}
+
+#[tokio::test]
 async fn metrics_name_the_pod_and_its_containers() {
     let shim = shim().await;
     shim.cgroup(
