@@ -7,7 +7,7 @@
 
 pub mod cri;
 pub mod marks;
-mod node;
+pub(crate) mod node;
 pub mod order;
 pub mod place;
 pub mod release;

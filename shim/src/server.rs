@@ -20,6 +20,7 @@ use ttrpc::asynchronous::transport::Listener;
 use crate::args::Args;
 use crate::backends::Backends;
 use crate::capture::marks::Marks;
+use crate::capture::node;
 use crate::container::Shared;
 use crate::control::ControlService;
 use crate::discovery::Entry;
@@ -131,6 +132,7 @@ fn run(
         ready.write_all(READY).map_err(setup("tell `start`"))?;
         *ready = File::open("/dev/null").map_err(setup("tell `start`"))?;
         tracing::info!(pid = std::process::id(), "serving");
+        node::thaw_leftovers();
         tokio::spawn(idle::trim());
         tokio::spawn(exits::sweep_strangers(pod.shared().registry.clone()));
         until_ended(&pod).await;

@@ -84,6 +84,15 @@ impl Node {
     }
 }
 
+/// Thaws, in the background, what a process that died anywhere on this node has left frozen; the rest of its work waits
+/// for the next operation, which opens the store. Where nobody works it costs a look at a directory.
+pub fn thaw_leftovers() {
+    let is_entry = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|end| end == "json");
+    if std::fs::read_dir(JOURNAL).is_ok_and(|entries| entries.flatten().any(is_entry)) {
+        tokio::task::spawn_blocking(thaw_what_was_left);
+    }
+}
+
 /// Without a store nobody can finish or undo what a dead process has begun, but containers need not stay frozen for that.
 fn thaw_what_was_left() {
     let begun =

@@ -9,6 +9,7 @@ use libtest_mimic::Trial;
 
 use super::injection::Armed;
 use super::subject::Subject;
+use crate::crictl::Pod;
 use crate::cryopod::{self, checkpoints};
 use crate::leaks::Footprint;
 use crate::shell::eventually;
@@ -21,6 +22,7 @@ const NO_POOL: &str = "/run/cryopod-e2e/faults/no-pool.toml";
 pub fn tests() -> Vec<Trial> {
     vec![
         test("recovery_thaws_before_it_asks_the_store", thaws_without_store),
+        test("a_pod_that_starts_thaws_what_a_killed_command_has_left_frozen", thaws_at_the_start_of_a_pod),
         test("a_second_capture_at_once_is_refused_and_the_container_runs", two_at_once),
         test("a_container_that_was_to_end_with_its_checkpoint_is_ended_by_recovery", ended),
     ]
@@ -37,6 +39,20 @@ fn thaws_without_store() -> Result<(), Failure> {
     let done = cryopod::run(&["--config", NO_POOL, "recover"])?;
     ensure(done.code != 0, || format!("a store that is not there is no error: {}", done.stdout.trim()))?;
     subject.survived().map_err(|e| format!("it waits for the store: {e}"))?;
+    cryopod::ok(&["recover"])?;
+    before.unchanged().map_err(|e| format!("I3: {e}"))?;
+    subject.remove()
+}
+
+fn thaws_at_the_start_of_a_pod() -> Result<(), Failure> {
+    let subject = Subject::start("subject")?;
+    let before = Footprint::take()?;
+    let armed = Armed::with("capture.frozen", "kill")?;
+    cryopod::run(&["checkpoint", "--mode", "full", &subject.name])?;
+    armed.disarm()?;
+    let pod = Pod::run("cryopod", "thaws")?;
+    subject.survived().map_err(|e| format!("it waits for an operation: {e}"))?;
+    pod.remove()?;
     cryopod::ok(&["recover"])?;
     before.unchanged().map_err(|e| format!("I3: {e}"))?;
     subject.remove()
