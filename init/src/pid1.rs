@@ -1,0 +1,125 @@
+//! The first process: everything up to `create`'s answer, the wait for `start`, and what it becomes.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::error::{Context, Error};
+use crate::plan::{Hook, Plan};
+use crate::report::Report;
+use crate::{devices, mounts, paths, process, sys, terminal};
+
+/// Descriptors, by number, that it is started with.
+#[derive(Debug, Clone, Copy)]
+pub struct Inherited {
+    /// A file with the [`Plan`] as JSON.
+    pub plan: RawFd,
+    /// Where `create` listens for one [`Report`].
+    pub report: RawFd,
+    /// A fifo, open for both ways so that it never ends. `start` writes a byte into it. No socket: a filter for a program
+    /// without a network forbids accept(2), and would be installed by then; read(2) and write(2) it has to allow.
+    pub start: RawFd,
+    /// A fifo in which `start` finds one [`Report`], or at once its end if the process runs.
+    pub result: RawFd,
+}
+
+/// Does all of it. Returns only when something failed, after having said so to whoever waits.
+///
+/// # Errors
+/// When nobody can be told.
+pub fn run(inherited: Inherited) -> Result<(), Error> {
+    let mut report = UnixStream::from(take(inherited.report)?);
+    let mut start = File::from(take(inherited.start)?);
+    let mut result = File::from(take(inherited.result)?);
+    let plan = match take(inherited.plan).and_then(read).and_then(|plan| prepare(&plan).map(|()| plan)) {
+        Ok(plan) => plan,
+        Err(error) => return tell(&mut report, &error),
+    };
+    // What follows cannot fail for reasons that `create` would want to know, but for the program: it is found here.
+    let program = match process::become_user(&plan.process) {
+        Ok(program) => program,
+        Err(error) => return tell(&mut report, &error),
+    };
+    Report::Ready.say(&mut report).step("say that the container is ready")?;
+    drop(report);
+    start.read_exact(&mut [0]).step("wait to be started")?;
+    drop(start);
+    for hook in &plan.hooks {
+        if let Err(error) = run_hook(hook) {
+            return tell(&mut result, &error);
+        }
+    }
+    // Our end of the fifo closes with it: that is how `start` learns of the success.
+    let error = process::run(&plan.process, &program);
+    tell(&mut result, &error)
+}
+
+fn take(fd: RawFd) -> Result<OwnedFd, Error> {
+    sys::inherited(fd).on("take over descriptor", fd)
+}
+
+fn read(fd: OwnedFd) -> Result<Plan, Error> {
+    let mut file = File::from(fd);
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.read_to_string(&mut text)).step("read the plan")?;
+    serde_json::from_str(&text).map_err(std::io::Error::other).step("understand the plan")
+}
+
+fn tell(whom: &mut impl Write, error: &Error) -> Result<(), Error> {
+    Report::from(error).say(whom).step("say what failed")
+}
+
+fn prepare(plan: &Plan) -> Result<(), Error> {
+    mounts::make(&plan.files)?;
+    devices::make(&plan.files)?;
+    for (name, value) in &plan.sysctl {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        std::fs::write(&path, value).on("set", path)?;
+    }
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.as_bytes()).on("set the host name", name)?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.as_bytes()).on("set the domain name", name)?;
+    }
+    if let Some(wanted) = &plan.process.terminal {
+        terminal::make(wanted, plan.process.user.uid)?;
+    }
+    process::prepare(&plan.process)?;
+    mounts::finish(&plan.files)?;
+    plan.files.readonly.iter().try_for_each(|path| paths::readonly(path))?;
+    plan.files.masked.iter().try_for_each(|path| paths::mask(path))?;
+    // Nothing of the host's may reach the workload.
+    sys::close_on_exec_from(3).step("close the descriptors of the host")
+}
+
+fn run_hook(hook: &Hook) -> Result<(), Error> {
+    let (program, args) = (&hook.path, hook.args.get(1..).unwrap_or_default());
+    let mut command = Command::new(program);
+    if let Some(name) = hook.args.first() {
+        std::os::unix::process::CommandExt::arg0(&mut command, name);
+    }
+    let env = hook.env.iter().filter_map(|variable| variable.split_once('='));
+    command.args(args).env_clear().envs(env).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.spawn().on("run the hook", program.display())?;
+    if let Some(mut input) = child.stdin.take() {
+        // A hook that does not read its state is none the worse for it.
+        input.write_all(hook.state.as_bytes()).ok();
+    }
+    let deadline = hook.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
+    let failed = |text: String| Err(std::io::Error::other(text)).on("run the hook", program.display());
+    loop {
+        if let Some(status) = child.try_wait().on("wait for the hook", program.display())? {
+            return if status.success() { Ok(()) } else { failed(status.to_string()) };
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            child.kill().ok();
+            child.wait().ok();
+            return failed("it took longer than it may".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,146 @@
+//! The system calls that std and rustix do not wrap.
+#![allow(unsafe_code)]
+// JUSTIFICATION: mount_setattr, seccomp, close_range, ioprio_set, personality, rlimits by number, sending a descriptor,
+// and taking over descriptors that were inherited by number have no safe wrapper in std or rustix. The program has one
+// thread, and every pointer given to the kernel is to a local value that outlives the call.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use crate::plan::{Rlimit, Seccomp};
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Takes over a descriptor that this process was started with.
+///
+/// # Errors
+/// When it is not open.
+pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD only looks.
+    check(libc::c_long::from(unsafe { libc::fcntl(fd, libc::F_GETFD) }))?;
+    // SAFETY: it is open, and the plan names each descriptor once; nothing else in this program owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Changes attributes and propagation of a mount.
+///
+/// # Errors
+/// What the kernel says.
+pub fn mount_setattr(
+    mount: BorrowedFd<'_>,
+    below: bool,
+    set: u64,
+    clear: u64,
+    propagation: u64,
+) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    let recursive = if below { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: an empty C string, and a struct of the size that is given with it.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | recursive,
+            &raw const attributes,
+            size_of_val(&attributes),
+        )
+    })?;
+    Ok(())
+}
+
+/// Marks every descriptor from `first` on to be closed by `execve`.
+///
+/// # Errors
+/// What the kernel says.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: three integers.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })?;
+    Ok(())
+}
+
+/// Installs a system call filter for this process.
+///
+/// # Errors
+/// What the kernel says; EINVAL for a filter that it does not take.
+pub fn seccomp(filter: &Seccomp) -> io::Result<()> {
+    let mut program: Vec<libc::sock_filter> =
+        filter.program.iter().map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect();
+    let len = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    // SAFETY: the program and its instructions live until the call has copied them.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, filter.flags, &raw const program)
+    })?;
+    Ok(())
+}
+
+/// Sets a resource limit.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_rlimit(limit: &Rlimit) -> io::Result<()> {
+    let wanted = libc::rlimit { rlim_cur: limit.soft, rlim_max: limit.hard };
+    // SAFETY: a local struct; an unknown resource is EINVAL.
+    check(libc::c_long::from(unsafe { libc::setrlimit(limit.resource, &raw const wanted) }))?;
+    Ok(())
+}
+
+/// Sets the I/O priority of this process.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_io_priority(priority: i32) -> io::Result<()> {
+    const WHO_PROCESS: i32 = 1;
+    // SAFETY: three integers.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, priority) })?;
+    Ok(())
+}
+
+/// Sets the execution domain.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_personality(personality: u64) -> io::Result<()> {
+    // SAFETY: one integer.
+    check(libc::c_long::from(unsafe { libc::personality(personality) }))?;
+    Ok(())
+}
+
+/// Starts a session and makes `terminal` its controlling terminal.
+///
+/// # Errors
+/// What the kernel says.
+pub fn control_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(libc::c_long::from(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }))?;
+    Ok(())
+}
+
+/// Sets the size of a terminal.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_size(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads one winsize.
+    check(libc::c_long::from(unsafe {
+        libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size)
+    }))?;
+    Ok(())
+}
+
+/// Replaces this program. Only returns with an error.
+pub fn execve(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| {
+        let ends = std::iter::once(std::ptr::null());
+        strings.iter().map(|string| string.as_ptr()).chain(ends).collect::<Vec<_>>()
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end with a null pointer, and all strings live until the call returns, if it does.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}

@@ -1,0 +1,280 @@
+//! The program itself, in a mount namespace of its own: what a process finds that it has become. Needs root, as every
+//! test of mounts and users.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use cryopod_init::options::Options;
+use cryopod_init::plan::{Capabilities, Mount, Plan, Process, Rlimit, Seccomp, User, What};
+use cryopod_init::report::Report;
+use rustix::fs::{FileType, Mode};
+use rustix::io::FdFlags;
+use rustix::mount::OpenTreeFlags;
+
+/// Descriptors for a child must not reach the child of another test.
+static SPAWNING: Mutex<()> = Mutex::new(());
+
+struct Container {
+    child: Child,
+    report: UnixStream,
+    dir: tempfile::TempDir,
+}
+
+/// What root has here, which may be less than the kernel knows.
+fn own_capabilities() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    u64::from_str_radix(field(&status, "CapPrm:"), 16).unwrap()
+}
+
+fn plan(script: &str) -> Plan {
+    let all = own_capabilities();
+    let process = Process {
+        args: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        env: vec!["PATH=/usr/bin:/bin".to_owned(), "GREETING=two words".to_owned()],
+        cwd: "/".into(),
+        capabilities: Capabilities {
+            bounding: all,
+            effective: all,
+            permitted: all,
+            ..Capabilities::default()
+        },
+        ..Process::default()
+    };
+    Plan { process, ..Plan::default() }
+}
+
+impl Container {
+    fn create(plan: &Plan, trees: &[OwnedFd]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = |name: &str| {
+            let path = dir.path().join(name);
+            rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+            File::options().read(true).write(true).open(path).unwrap()
+        };
+        let (start, result) = (fifo("start"), fifo("result"));
+        let (report, theirs) = UnixStream::pair().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&serde_json::to_vec(plan).unwrap()).unwrap();
+        let spawning = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let inherit = |fd: &dyn AsFd, flags| rustix::io::fcntl_setfd(fd.as_fd(), flags).unwrap();
+        let fds: Vec<&dyn AsFd> = vec![&file, &theirs, &start, &result];
+        let all = || fds.iter().copied().chain(trees.iter().map(|tree| tree as &dyn AsFd));
+        all().for_each(|fd| inherit(fd, FdFlags::empty()));
+        let number = |fd: RawFd| fd.to_string();
+        let child = Command::new("unshare")
+            .args([
+                "--mount",
+                "--uts",
+                "--propagation",
+                "private",
+                env!("CARGO_BIN_EXE_cryopod-init"),
+                "pid1",
+            ])
+            .args([file.as_raw_fd(), theirs.as_raw_fd(), start.as_raw_fd(), result.as_raw_fd()].map(number))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        all().for_each(|fd| inherit(fd, FdFlags::CLOEXEC));
+        drop(spawning);
+        Self { child, report, dir }
+    }
+
+    fn answer(&mut self) -> Report {
+        Report::hear(&mut self.report).unwrap().expect("it went away without a word")
+    }
+
+    fn start(&self) -> Option<Report> {
+        let mut result = File::open(self.dir.path().join("result")).unwrap();
+        std::fs::write(self.dir.path().join("start"), b"x").unwrap();
+        Report::hear(&mut result).unwrap()
+    }
+
+    fn finish(self) -> (Option<i32>, String, String) {
+        let done = self.child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (done.status.code(), text(done.stdout), text(done.stderr))
+    }
+}
+
+/// Runs it to its end.
+fn output(plan: &Plan, trees: &[OwnedFd]) -> String {
+    let mut container = Container::create(plan, trees);
+    assert_eq!(container.answer(), Report::Ready);
+    assert_eq!(container.start(), None);
+    let (code, stdout, stderr) = container.finish();
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    stdout
+}
+
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim()
+}
+
+#[test]
+fn the_process_has_the_identity_and_the_limits_of_the_plan_and_nothing_of_ours() {
+    let mut plan = plan("cat /proc/self/status; umask; ulimit -n; pwd; env; ls /proc/self/fd");
+    plan.process.user = User { uid: 65534, gid: 4242, additional_gids: vec![7, 9], umask: Some(0o077) };
+    plan.process.cwd = "/usr".into();
+    let net_bind = 1 << 10;
+    plan.process.capabilities = Capabilities {
+        bounding: net_bind | 1,
+        effective: net_bind,
+        permitted: net_bind,
+        inheritable: net_bind,
+        ambient: net_bind,
+    };
+    plan.process.rlimits = vec![Rlimit { resource: 7, soft: 123, hard: 456 }];
+    plan.process.no_new_privileges = true;
+    let found = output(&plan, &[]);
+    for (name, wanted) in [
+        ("Uid:", "65534\t65534\t65534\t65534"),
+        ("Gid:", "4242\t4242\t4242\t4242"),
+        ("Groups:", "7 9"),
+        ("CapBnd:", "0000000000000401"),
+        ("CapEff:", "0000000000000400"),
+        ("CapPrm:", "0000000000000400"),
+        ("CapInh:", "0000000000000400"),
+        ("CapAmb:", "0000000000000400"),
+        ("NoNewPrivs:", "1"),
+        ("Seccomp:", "0"),
+    ] {
+        assert_eq!(field(&found, name), wanted, "{name}");
+    }
+    let lines: Vec<_> = found.lines().skip_while(|line| !line.starts_with('0')).collect();
+    assert_eq!(lines.get(..3), Some(["0077", "123", "/usr"].as_slice()));
+    assert!(lines.contains(&"GREETING=two words"), "{lines:?}");
+    // `ls` has its three streams and the directory that it reads.
+    assert_eq!(
+        lines.iter().skip(3).filter(|line| line.parse::<u32>().is_ok_and(|fd| fd < 100)).count(),
+        4,
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn nothing_runs_before_it_is_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let witness = dir.path().join("ran");
+    let mut container = Container::create(&plan(&format!("touch {}", witness.display())), &[]);
+    assert_eq!(container.answer(), Report::Ready);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(!witness.exists());
+    assert_eq!(container.start(), None);
+    assert_eq!(container.finish().0, Some(0));
+    assert!(witness.exists());
+}
+
+#[test]
+fn a_program_that_is_not_there_is_said_before_the_start() {
+    let text = tempfile::NamedTempFile::new().unwrap();
+    let text = text.path().to_str().unwrap();
+    for (name, errno) in [("no-such-program", 2), (text, 13), ("/usr", 13), ("", 2)] {
+        let mut plan = plan("");
+        plan.process.args = vec![name.to_owned()];
+        let mut container = Container::create(&plan, &[]);
+        let Report::Failed { message, errno: said } = container.answer() else { panic!("{name} was found") };
+        assert!(message.contains(name) && said == Some(errno), "{message}");
+        assert_eq!(container.finish().0, Some(127));
+    }
+}
+
+#[test]
+fn mounts_are_made_with_their_options_and_seen_by_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let (host, hidden, kept) = (at("host"), at("hidden"), at("kept"));
+    for made in [&host, &hidden, &kept] {
+        std::fs::create_dir(made).unwrap();
+        File::create(made.join("file")).unwrap();
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let clone = |path: &Path| rustix::mount::open_tree(rustix::fs::CWD, path, flags).unwrap();
+    let trees = [clone(&host), clone(&host.join("file"))];
+    let mount = |name: &str, what, options: &[&str]| Mount {
+        destination: at(name),
+        what,
+        options: Options::parse(options.iter().copied()).unwrap(),
+    };
+    let tree = |tree: &OwnedFd, directory| What::Tree { fd: tree.as_raw_fd(), directory };
+    let tmpfs = || What::Filesystem { fstype: "tmpfs".to_owned(), source: "tmpfs".to_owned() };
+    let root = dir.path().display();
+    let script = format!(
+        "cd {root}; touch volume/x 2>/dev/null; echo $?; touch scratch/x && ls hidden kept deep/new;
+         test -f deep/file && echo a file; stat -fc %s scratch; grep -c {root}/scratch /proc/self/mountinfo;
+         grep {root}/scratch /proc/self/mountinfo | grep -c nosuid,noexec; cat /etc/hostname; hostname"
+    );
+    let mut plan = plan(&script);
+    plan.hostname = Some("of-the-plan".to_owned());
+    plan.files.mounts = vec![
+        mount("volume", tree(&trees[0], true), &["rbind", "ro", "rprivate"]),
+        mount("deep/file", tree(&trees[1], false), &["bind"]),
+        mount("scratch", tmpfs(), &["nosuid", "noexec", "size=64k"]),
+        mount("kept", tmpfs(), &["tmpcopyup"]),
+        mount("deep/new", tmpfs(), &[]),
+    ];
+    plan.files.masked = vec![hidden, "/etc/hostname".into(), "/no/such/path".into()];
+    let found = output(&plan, &trees);
+    assert_eq!(found, "1\ndeep/new:\n\nhidden:\n\nkept:\nfile\na file\n4096\n1\n1\nof-the-plan\n");
+    assert!(!at("scratch").join("x").exists(), "a mount of the container is the host's as well");
+}
+
+#[test]
+fn a_filter_forbids_what_it_says() {
+    // Everything but mkdir(2) and mkdirat(2) of this architecture: those answer "no space left".
+    let (load_number, jump_equal, answer) = (0x20, 0x15, 0x06);
+    let (allow, no_space) = (0x7fff_0000, 0x0005_0000 | 28);
+    let numbers = [libc::SYS_mkdirat, if cfg!(target_arch = "x86_64") { 83 } else { libc::SYS_mkdirat }];
+    let [first, second] = numbers.map(|number| u32::try_from(number).unwrap());
+    let program = vec![
+        (load_number, 0, 0, 0),
+        (jump_equal, 2, 0, first),
+        (jump_equal, 1, 0, second),
+        (answer, 0, 0, allow),
+        (answer, 0, 0, no_space),
+    ];
+    for no_new_privileges in [false, true] {
+        let mut plan = plan("mkdir /tmp/no 2>&1 | grep -o 'No space'; grep ^Seccomp: /proc/self/status");
+        plan.process.no_new_privileges = no_new_privileges;
+        plan.process.seccomp = Some(Seccomp { flags: 0, program: program.clone() });
+        assert_eq!(output(&plan, &[]), "No space\nSeccomp:\t2\n");
+    }
+}
+
+#[test]
+fn a_terminal_goes_over_the_socket_and_has_its_size() {
+    use cryopod_init::plan::Terminal;
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let socket = OwnedFd::from(theirs);
+    let mut plan = plan("test -t 0 && stty size && ps -o tty= -p $$ | grep -c pts");
+    plan.process.terminal =
+        Some(Terminal { socket: socket.as_raw_fd(), width: 77, height: 33, console: false });
+    let mut container = Container::create(&plan, &[socket]);
+    assert_eq!(container.answer(), Report::Ready);
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = rustix::net::RecvAncillaryBuffer::new(&mut space);
+    let mut text = [0; 64];
+    let mut parts = [std::io::IoSliceMut::new(&mut text)];
+    rustix::net::recvmsg(&ours, &mut parts, &mut ancillary, rustix::net::RecvFlags::CMSG_CLOEXEC).unwrap();
+    let master = ancillary
+        .drain()
+        .find_map(|message| match message {
+            rustix::net::RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        })
+        .expect("no descriptor came");
+    assert_eq!(container.start(), None);
+    let mut shown = Vec::new();
+    // A terminal whose last process has gone answers EIO.
+    File::from(master).read_to_end(&mut shown).ok();
+    assert_eq!(container.finish().0, Some(0));
+    assert_eq!(String::from_utf8(shown).unwrap(), "33 77\r\n1\r\n");
+}
