@@ -3,7 +3,9 @@
 //! the rest. What cannot be had is refused by its name in the spec; nothing is dropped silently.
 
 pub mod capabilities;
+pub mod client;
 pub mod config;
+pub mod monitor;
 pub mod plan;
 pub mod refusal;
 pub mod resources;

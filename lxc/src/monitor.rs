@@ -1,0 +1,12 @@
+//! What `lxc-ls`, `lxc-info` and `lxc-attach` talk to: liblxc's command socket, answered for a container that runs without
+//! liblxc. One small process per container; the container needs it for nothing, and it ends with the container.
+
+mod answer;
+mod protocol;
+mod server;
+mod subject;
+
+pub use protocol::State;
+pub(crate) use server::address;
+pub use server::{Error, Listener};
+pub use subject::Subject;
