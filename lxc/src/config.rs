@@ -87,6 +87,13 @@ pub fn text(spec: &Spec, place: &Place<'_>, settings: &[Setting]) -> Result<Stri
     Ok(lines.0)
 }
 
+/// `CLONE_NEW*` of the namespaces that the container does not share with the host; `lxc-attach` enters those.
+#[must_use]
+pub fn clone_flags(spec: &Spec) -> u32 {
+    let of = |kind: LinuxNamespaceType| namespace(spec, kind).map_or(0, |_| kind as u32);
+    NAMESPACES.iter().fold(0, |flags, (kind, _)| flags | of(*kind))
+}
+
 /// liblxc splits mount entries at spaces, as fstab(5).
 fn escape(path: &str) -> String {
     path.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011")

@@ -5,6 +5,8 @@
 pub mod capabilities;
 pub mod client;
 pub mod config;
+pub mod create;
+pub mod launch;
 pub mod monitor;
 pub mod plan;
 pub mod refusal;

@@ -10,7 +10,7 @@ use oci_spec::runtime::{
 };
 
 use crate::refusal::Refusal;
-use crate::sys::{Comparison, Filter, Seccomp};
+use crate::sys::seccomp::{Comparison, Filter, Seccomp};
 
 /// Why there is no filter.
 #[derive(Debug, thiserror::Error)]
