@@ -1,7 +1,12 @@
 //! The program itself, in a mount namespace of its own: what a process finds that it has become. Needs root, as every
 //! test of mounts and users.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -254,7 +259,8 @@ fn a_terminal_goes_over_the_socket_and_has_its_size() {
     use cryopod_init::plan::Terminal;
     let (ours, theirs) = UnixStream::pair().unwrap();
     let socket = OwnedFd::from(theirs);
-    let mut plan = plan("test -t 0 && stty size && ps -o tty= -p $$ | grep -c pts");
+    let mut plan =
+        plan("test -t 0 && stty size && test $(cut -d' ' -f7 /proc/$$/stat) -ne 0 && echo controlled");
     plan.process.terminal =
         Some(Terminal { socket: socket.as_raw_fd(), width: 77, height: 33, console: false });
     let mut container = Container::create(&plan, &[socket]);
@@ -276,5 +282,5 @@ fn a_terminal_goes_over_the_socket_and_has_its_size() {
     // A terminal whose last process has gone answers EIO.
     File::from(master).read_to_end(&mut shown).ok();
     assert_eq!(container.finish().0, Some(0));
-    assert_eq!(String::from_utf8(shown).unwrap(), "33 77\r\n1\r\n");
+    assert_eq!(String::from_utf8(shown).unwrap(), "33 77\r\ncontrolled\r\n");
 }

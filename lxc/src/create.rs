@@ -25,12 +25,11 @@ use crate::config::{self, Place};
 use crate::plan::{self, Draft, Host};
 use crate::refusal::Refusal;
 use crate::resources;
+use crate::state::{self, Container, RESULT, Record, START};
 
 /// Below the container's directory.
 const CONFIG: &str = "config";
 const LOG: &str = "log";
-const START: &str = "start";
-const RESULT: &str = "result";
 
 /// Killed processes are gone within this.
 const END: Duration = Duration::from_secs(5);
@@ -79,6 +78,9 @@ pub enum Error {
     /// Not with this spec.
     #[error(transparent)]
     Plan(#[from] plan::Error),
+    /// What is known of it cannot be written.
+    #[error(transparent)]
+    State(#[from] state::Error),
     /// There is one.
     #[error("container '{0}' exists already")]
     Exists(String),
@@ -126,6 +128,7 @@ pub fn create(request: &Request<'_>, programs: &Programs) -> Result<u32, Error> 
     let monitor_cgroup = PathBuf::from(format!("{}-start", request.cgroup.display()));
     dir.configure(request, &draft, &monitor_cgroup)?;
     let made = launch(request, programs, draft, &dir)
+        .and_then(|pid| dir.record(request, pid).map(|()| pid))
         .and_then(|pid| monitor(request, programs, pid).map(|()| pid))
         .inspect_err(|_| end(request.cgroup));
     // Empty now, whatever came of it. In use it would be refused.
@@ -188,6 +191,27 @@ impl Directory {
         let text = config::text(request.spec, &place, &settings)?;
         let path = self.path.join(CONFIG);
         host("write", path.display(), fs::write(&path, text))
+    }
+
+    fn record(&self, request: &Request<'_>, pid: u32) -> Result<(), Error> {
+        let began = state::began(pid).ok_or_else(|| Error::Liblxc { said: self.log() })?;
+        let record = Record {
+            id: request.id.to_owned(),
+            pid,
+            began,
+            bundle: request.bundle.to_owned(),
+            cgroup: Path::new(HIERARCHY).join(request.cgroup),
+            oci_version: request.spec.version().clone(),
+            annotations: request
+                .spec
+                .annotations()
+                .iter()
+                .flatten()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+            clone_flags: config::clone_flags(request.spec),
+        };
+        Ok(Container { dir: self.path.clone(), record }.write()?)
     }
 
     /// A fifo that is open for both ways, so that it never ends.
