@@ -8,6 +8,7 @@
 
 pub mod devices;
 pub mod error;
+pub mod exec;
 pub mod mounts;
 pub mod options;
 pub mod paths;

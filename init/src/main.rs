@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cryopod_init::pid1::{self, Inherited};
+use cryopod_init::{exec, pid1};
 
 /// Where `execve` failed, as shells have it; whoever asked has been told why.
 const NOT_RUN: u8 = 127;
@@ -10,9 +10,17 @@ const NOT_RUN: u8 = 127;
 fn main() -> ExitCode {
     let numbers: Vec<i32> = std::env::args().skip(2).filter_map(|number| number.parse().ok()).collect();
     let role = std::env::args().nth(1);
-    if let (Some("pid1"), &[plan, report, start, result]) = (role.as_deref(), numbers.as_slice()) {
-        // There is nobody to tell if even that fails: standard error is the workload's.
-        pid1::run(Inherited { plan, report, start, result }).ok();
+    // There is nobody to tell if even telling fails: standard error is the workload's.
+    match (role.as_deref(), numbers.as_slice()) {
+        (Some("pid1"), &[plan, report, start, result]) => {
+            pid1::run(pid1::Inherited { plan, report, start, result }).ok();
+            ExitCode::from(NOT_RUN)
+        }
+        (Some("exec"), &[plan, report, container, cgroup, flags]) => {
+            let flags = flags.unsigned_abs();
+            exec::run(exec::Inherited { plan, report, container, cgroup, flags }).ok();
+            ExitCode::SUCCESS
+        }
+        _ => ExitCode::from(NOT_RUN),
     }
-    ExitCode::from(NOT_RUN)
 }

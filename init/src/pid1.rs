@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
+
 use crate::error::{Context, Error};
 use crate::plan::{Hook, Plan};
 use crate::report::Report;
@@ -34,10 +36,11 @@ pub fn run(inherited: Inherited) -> Result<(), Error> {
     let mut report = UnixStream::from(take(inherited.report)?);
     let mut start = File::from(take(inherited.start)?);
     let mut result = File::from(take(inherited.result)?);
-    let plan = match take(inherited.plan).and_then(read).and_then(|plan| prepare(&plan).map(|()| plan)) {
-        Ok(plan) => plan,
-        Err(error) => return tell(&mut report, &error),
-    };
+    let plan =
+        match take(inherited.plan).and_then(read::<Plan>).and_then(|plan| prepare(&plan).map(|()| plan)) {
+            Ok(plan) => plan,
+            Err(error) => return tell(&mut report, &error),
+        };
     // What follows cannot fail for reasons that `create` would want to know, but for the program: it is found here.
     let program = match process::become_user(&plan.process) {
         Ok(program) => program,
@@ -57,18 +60,18 @@ pub fn run(inherited: Inherited) -> Result<(), Error> {
     tell(&mut result, &error)
 }
 
-fn take(fd: RawFd) -> Result<OwnedFd, Error> {
+pub(crate) fn take(fd: RawFd) -> Result<OwnedFd, Error> {
     sys::inherited(fd).on("take over descriptor", fd)
 }
 
-fn read(fd: OwnedFd) -> Result<Plan, Error> {
+pub(crate) fn read<T: DeserializeOwned>(fd: OwnedFd) -> Result<T, Error> {
     let mut file = File::from(fd);
     let mut text = String::new();
     file.rewind().and_then(|()| file.read_to_string(&mut text)).step("read the plan")?;
     serde_json::from_str(&text).map_err(std::io::Error::other).step("understand the plan")
 }
 
-fn tell(whom: &mut impl Write, error: &Error) -> Result<(), Error> {
+pub(crate) fn tell(whom: &mut impl Write, error: &Error) -> Result<(), Error> {
     Report::from(error).say(whom).step("say what failed")
 }
 

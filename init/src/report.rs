@@ -15,6 +15,11 @@ const LONGEST: u64 = 64 << 10;
 pub enum Report {
     /// It is set up and waits to be started.
     Ready,
+    /// A further process runs.
+    Running {
+        /// Its PID, as the host sees it.
+        pid: u32,
+    },
     /// It could not be made, and has ended.
     Failed {
         /// What was tried on what, and what the system said.

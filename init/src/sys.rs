@@ -133,6 +133,28 @@ pub fn set_size(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result
     Ok(())
 }
 
+/// Who one is after a fork.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one; PID of the new one as the old one sees it.
+    Parent(u32),
+}
+
+/// Makes a second process of this one, which has one thread.
+///
+/// # Errors
+/// What the kernel says.
+pub fn fork() -> io::Result<Fork> {
+    // SAFETY: no other thread exists that could hold a lock meanwhile.
+    let pid = check(libc::c_long::from(unsafe { libc::fork() }))?;
+    Ok(match u32::try_from(pid) {
+        Ok(0) | Err(_) => Fork::Child,
+        Ok(pid) => Fork::Parent(pid),
+    })
+}
+
 /// Replaces this program. Only returns with an error.
 pub fn execve(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
     let pointers = |strings: &[CString]| {

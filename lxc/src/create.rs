@@ -357,7 +357,7 @@ fn written(plan: &Plan) -> io::Result<File> {
 fn wait(mut report: UnixStream, patience: Duration, dir: &Directory) -> Result<(), Error> {
     host("wait for", "the container", report.set_read_timeout(Some(patience)))?;
     match Report::hear(&mut report) {
-        Ok(Some(Report::Ready)) => Ok(()),
+        Ok(Some(Report::Ready | Report::Running { .. })) => Ok(()),
         Ok(Some(Report::Failed { message, errno })) => Err(Error::Inside { message, errno }),
         Ok(None) => Err(Error::Liblxc { said: dir.log() }),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Error::TooLong(patience)),

@@ -88,7 +88,7 @@ pub fn start(container: &Container) -> Result<(), Error> {
     }
     match said {
         Some(Report::Failed { message, errno }) => Err(Error::Inside { message, errno }),
-        Some(Report::Ready) | None => Ok(()),
+        Some(Report::Ready | Report::Running { .. }) | None => Ok(()),
     }
 }
 
