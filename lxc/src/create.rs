@@ -348,7 +348,8 @@ fn launch(request: &Request<'_>, programs: &Programs, draft: Draft, dir: &Direct
     pid
 }
 
-fn written(plan: &Plan) -> io::Result<File> {
+/// A plan in a file that nobody else has.
+pub(crate) fn written(plan: &impl serde::Serialize) -> io::Result<File> {
     let mut file = File::from(rustix::fs::memfd_create("plan", rustix::fs::MemfdFlags::CLOEXEC)?);
     file.write_all(&serde_json::to_vec(plan)?)?;
     Ok(file)

@@ -4,6 +4,7 @@
 
 pub mod capabilities;
 pub mod client;
+pub mod command;
 pub mod config;
 pub mod create;
 pub mod launch;

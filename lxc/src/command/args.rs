@@ -1,0 +1,282 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// An OCI runtime whose containers are LXC containers.
+#[derive(Debug, Parser)]
+#[command(name = "cryopod-lxc", version, about, max_term_width = 100)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// Directory of the containers: `lxcpath` of the LXC tools, which look there if nobody says otherwise
+    #[arg(long, default_value = "/var/lib/lxc", value_name = "DIR")]
+    pub(super) root: PathBuf,
+    /// File for errors, besides standard error
+    #[arg(long, value_name = "FILE")]
+    pub(super) log: Option<PathBuf>,
+    /// How they are written there
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub(super) log_format: LogFormat,
+    /// For callers that say it; there is nothing more to be said
+    #[arg(long, hide = true)]
+    pub(super) debug: bool,
+    /// cgroups are made by systemd, by a path of the form slice:prefix:name
+    #[arg(long)]
+    pub(super) systemd_cgroup: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Table,
+    Json,
+}
+
+/// A signal by number, or by name with or without `SIG`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Signal(pub(super) i32);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Make a container that waits to be started
+    Create(CreateArgs),
+    /// Make a container, start it and stay until it has ended
+    Run(CreateArgs),
+    /// Let a container that waits run
+    Start {
+        /// Name of the container
+        id: String,
+    },
+    /// Show a container as the OCI runtime spec has it
+    State {
+        /// Name of the container
+        id: String,
+    },
+    /// Send a signal to the first process of a container
+    Kill {
+        /// To all processes of it
+        #[arg(short, long)]
+        all: bool,
+        /// Name of the container
+        id: String,
+        /// Number or name
+        #[arg(default_value = "TERM", value_parser = signal)]
+        signal: Signal,
+    },
+    /// Remove what is left of a container
+    Delete {
+        /// Kill it first if it runs; no error if it is not there
+        #[arg(short, long)]
+        force: bool,
+        /// Name of the container
+        id: String,
+    },
+    /// Run a further process in a container
+    Exec(ExecArgs),
+    /// Freeze all processes of a container
+    Pause {
+        /// Name of the container
+        id: String,
+    },
+    /// Let a frozen container go on
+    Resume {
+        /// Name of the container
+        id: String,
+    },
+    /// Change the limits of a container
+    Update {
+        /// File with OCI resources as JSON; `-` is standard input
+        #[arg(short, long, value_name = "FILE")]
+        resources: String,
+        /// Name of the container
+        id: String,
+    },
+    /// Show the processes of a container
+    Ps {
+        /// How
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        /// Name of the container
+        id: String,
+    },
+    /// Show all containers
+    List {
+        /// How
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        /// Their names only
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Show what this runtime understands (OCI runtime spec, "Features")
+    Features,
+    /// Be liblxc's monitor while a container is made
+    #[command(hide = true)]
+    Launch {
+        name: String,
+        path: String,
+        init: i32,
+        #[arg(trailing_var_arg = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CreateArgs {
+    /// Directory with config.json
+    #[arg(short, long, default_value = ".", value_name = "DIR")]
+    pub(super) bundle: PathBuf,
+    /// Unix socket that gets the terminal's master
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) console_socket: Option<PathBuf>,
+    /// File for the PID of the first process
+    #[arg(long, value_name = "FILE")]
+    pub(super) pid_file: Option<PathBuf>,
+    /// For callers that say it: liblxc makes no keyring that would have to be left out
+    #[arg(long, hide = true)]
+    pub(super) no_new_keyring: bool,
+    /// `run` does not stay
+    #[arg(short, long)]
+    pub(super) detach: bool,
+    /// `run` leaves the container after it has ended
+    #[arg(long)]
+    pub(super) keep: bool,
+    /// Name of the container
+    pub(super) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExecArgs {
+    /// OCI process as JSON, instead of a command
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) process: Option<PathBuf>,
+    /// Unix socket that gets the terminal's master
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) console_socket: Option<PathBuf>,
+    /// File for its PID
+    #[arg(long, value_name = "FILE")]
+    pub(super) pid_file: Option<PathBuf>,
+    /// With a terminal
+    #[arg(short, long)]
+    pub(super) tty: bool,
+    /// Do not stay
+    #[arg(short, long)]
+    pub(super) detach: bool,
+    /// NAME=value, besides the container's
+    #[arg(short, long, value_name = "VARIABLE")]
+    pub(super) env: Vec<String>,
+    /// Directory in the container
+    #[arg(long, value_name = "DIR")]
+    pub(super) cwd: Option<PathBuf>,
+    /// UID, or UID:GID
+    #[arg(short, long, value_name = "USER", value_parser = user)]
+    pub(super) user: Option<(u32, Option<u32>)>,
+    /// Name of the container
+    pub(super) id: String,
+    /// Command and arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(super) command: Vec<String>,
+}
+
+fn user(text: &str) -> Result<(u32, Option<u32>), String> {
+    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
+        None => Ok((number(text)?, None)),
+    }
+}
+
+/// Highest signal number of Linux.
+const LAST: i32 = 64;
+
+const NAMES: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+fn signal(text: &str) -> Result<Signal, String> {
+    let unknown = || format!("{text:?} is no signal");
+    if let Ok(number) = text.parse::<i32>() {
+        // 0 asks whether it is there.
+        return (0..=LAST).contains(&number).then_some(Signal(number)).ok_or_else(unknown);
+    }
+    let upper = text.to_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    // As the C library numbers them: it keeps the first two for itself.
+    let (first, last) = (34, LAST);
+    let beyond = |offset: &str, sign| match offset.parse::<i32>() {
+        Ok(offset) => Some(sign * offset),
+        Err(_) => offset.is_empty().then_some(0),
+    };
+    let real_time = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(rest), _) => beyond(rest.strip_prefix('+').unwrap_or(rest), 1).map(|offset| first + offset),
+        (_, Some(rest)) => beyond(rest.strip_prefix('-').unwrap_or(rest), -1).map(|offset| last + offset),
+        _ => None,
+    };
+    if let Some(number) = real_time.filter(|number| (first..=last).contains(number)) {
+        return Ok(Signal(number));
+    }
+    let position = NAMES.iter().position(|known| *known == name).ok_or_else(unknown)?;
+    i32::try_from(position + 1).map(Signal).map_err(|_| unknown())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (text, number) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("SIGTERM", 15),
+            ("sigwinch", 28),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("0", 0),
+        ] {
+            assert_eq!(signal(text), Ok(Signal(number)), "{text}");
+        }
+        for text in ["65", "-1", "SIG", "NOPE", "RTMIN+40", ""] {
+            assert!(signal(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_containerd_calls_is_understood() {
+        let words = "cryopod-lxc --root /run/r --log /x/log.json --log-format json --systemd-cgroup create \
+                     --bundle /b --pid-file /b/init.pid --console-socket /tmp/pty --no-new-keyring c1";
+        assert!(Cli::try_parse_from(words.split_whitespace()).is_ok());
+        let words = "cryopod-lxc exec --process /tmp/p --detach --pid-file /b/x.pid c1";
+        assert!(Cli::try_parse_from(words.split_whitespace()).is_ok());
+        let words = "cryopod-lxc kill --all c1 9";
+        assert!(Cli::try_parse_from(words.split_whitespace()).is_ok());
+        let Cli { verb: Verb::Exec(exec), .. } =
+            Cli::try_parse_from("x exec -u 5:6 c1 ls -l".split(' ')).unwrap()
+        else {
+            panic!("no exec")
+        };
+        assert_eq!((exec.user, exec.command), (Some((5, Some(6))), vec!["ls".to_owned(), "-l".to_owned()]));
+    }
+}

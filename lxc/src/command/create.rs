@@ -1,0 +1,106 @@
+//! `create` and `run`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use oci_spec::runtime::Spec;
+
+use super::args::{CreateArgs, Global};
+use super::{Failure, cgroup};
+use crate::create::{self, Programs, Request};
+use crate::operate;
+use crate::state::Container;
+
+/// Mounts of a pod are done within a second; a node that is full takes longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Makes it; answers the PID.
+pub(super) fn create(global: &Global, args: &CreateArgs) -> Result<u32, Failure> {
+    let bundle =
+        fs::canonicalize(&args.bundle).map_err(|error| format!("{}: {error}", args.bundle.display()))?;
+    let spec = read(&bundle)?;
+    let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+    match (terminal, &args.console_socket) {
+        (true, None) => {
+            return Err("process.terminal is set: --console-socket says who gets the terminal".into());
+        }
+        (false, Some(_)) => return Err("--console-socket is given, but process.terminal is not set".into()),
+        _ => {}
+    }
+    fs::create_dir_all(&global.root).map_err(|error| format!("{}: {error}", global.root.display()))?;
+    let request = Request {
+        id: name(&args.id)?,
+        path: &global.root,
+        bundle: &bundle,
+        spec: &spec,
+        cgroup: &cgroup::path(&spec, &args.id, global.systemd_cgroup)?,
+        console_socket: args.console_socket.as_deref(),
+        capabilities: super::exec::own_capabilities()?,
+        patience: PATIENCE,
+    };
+    let pid = create::create(&request, &programs()?)?;
+    if let Some(path) = &args.pid_file
+        && let Err(error) = fs::write(path, pid.to_string())
+    {
+        // Nobody could find it.
+        operate::delete(&Container::find(&global.root, &args.id)?, true).ok();
+        return Err(format!("write {}: {error}", path.display()).into());
+    }
+    Ok(pid)
+}
+
+/// Makes it, starts it, stays; answers the code of its first process.
+pub(super) fn run(global: &Global, args: &CreateArgs) -> Result<u8, Failure> {
+    // The first process becomes our child when liblxc's process has gone.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let pid = create(global, args)?;
+    let container = Container::find(&global.root, &args.id)?;
+    if let Err(error) = operate::start(&container) {
+        operate::delete(&container, true).ok();
+        return Err(error.into());
+    }
+    if args.detach {
+        return Ok(0);
+    }
+    let code = super::exec::wait(pid)?;
+    if !args.keep {
+        operate::delete(&container, true)?;
+    }
+    Ok(code)
+}
+
+fn read(bundle: &Path) -> Result<Spec, Failure> {
+    let path = bundle.join("config.json");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
+}
+
+/// What runc and liblxc both take as a name, and is one component of a path.
+fn name(id: &str) -> Result<&str, Failure> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '+');
+    if id.is_empty() || !id.chars().all(fine) || id.starts_with('.') {
+        return Err(
+            format!("{id:?} is no name of a container: letters, digits and any of _ . - + are").into()
+        );
+    }
+    Ok(id)
+}
+
+/// Beside this program, where they are installed together.
+pub(super) fn programs() -> Result<Programs, Failure> {
+    let own = std::env::current_exe()?;
+    let beside = |name: &str| -> Result<PathBuf, Failure> {
+        let path = own.with_file_name(name);
+        if path.exists() {
+            Ok(path)
+        } else {
+            Err(format!("{} is not there: reinstall cryopod", path.display()).into())
+        }
+    };
+    Ok(Programs {
+        init: beside("cryopod-init")?,
+        launcher: vec![own.display().to_string(), "launch".to_owned()],
+        monitor: beside("cryopod-lxc-monitor")?,
+    })
+}
