@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::mount::{self, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{self, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use crate::error::{Context, Error};
 use crate::options::{Bind, Options};
@@ -17,6 +17,9 @@ use crate::sys;
 /// # Errors
 /// At the first that fails, by its destination.
 pub fn make(files: &Files) -> Result<(), Error> {
+    for path in &files.temporary {
+        mount::unmount(path, UnmountFlags::DETACH).on("unmount", path.display())?;
+    }
     for mount in &files.mounts {
         one(mount)?;
     }

@@ -28,6 +28,8 @@ pub struct Plan {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Files {
+    /// What liblxc needs while it sets up, and the container must not have: unmounted at first.
+    pub temporary: Vec<PathBuf>,
     /// In the order of the spec.
     pub mounts: Vec<Mount>,
     /// Device nodes.

@@ -135,7 +135,10 @@ fn capabilities(wanted: Capabilities) -> Result<(), Error> {
     };
     thread::set_capabilities(None, sets).step("set the capabilities")?;
     thread::clear_ambient_capability_set().step("clear the ambient capabilities")?;
-    for number in (0..64).filter(|number| wanted.ambient >> number & 1 == 1) {
+    // The kernel has no ambient capability that is not both, and specs of `crun spec` name some: they are without effect under
+    // every runtime.
+    let ambient = wanted.ambient & wanted.permitted & wanted.inheritable;
+    for number in (0..64).filter(|number| ambient >> number & 1 == 1) {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         thread::configure_capability_in_ambient_set(capability, true)
             .on("raise ambient capability", number)?;

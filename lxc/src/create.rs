@@ -225,13 +225,18 @@ impl Directory {
     /// The last that liblxc wrote.
     fn log(&self) -> String {
         let text = fs::read_to_string(self.path.join(LOG)).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(3).collect();
+        let lines: Vec<&str> = text.lines().rev().take(5).filter_map(message).collect();
         if lines.is_empty() {
             "it said nothing".to_owned()
         } else {
             lines.into_iter().rev().collect::<Vec<_>>().join("; ")
         }
     }
+}
+
+/// What a line of liblxc's log says, without who, when and where.
+fn message(line: &str) -> Option<&str> {
+    line.split_once(" - ").and_then(|(_, rest)| rest.split_once(" - ")).map(|(_, text)| text)
 }
 
 impl Drop for Directory {

@@ -36,7 +36,7 @@ pub struct Draft {
     pub plan: Plan,
     /// To be cloned by the host, in this order.
     pub trees: Vec<Tree>,
-    /// Options of the mounts that liblxc makes, by their destination: `proc` and `sysfs`.
+    /// The mounts that liblxc makes, with their types: `proc` and `sysfs`, and what it needs meanwhile.
     pub by_liblxc: Vec<(PathBuf, String)>,
 }
 
@@ -87,7 +87,15 @@ pub fn draft(spec: &Spec, host: &Host<'_>) -> Result<Draft, Error> {
         }
     }
     let paths = |paths: &Option<Vec<String>>| paths.iter().flatten().map(PathBuf::from).collect();
+    // liblxc puts links into a /dev, which must not be the image's, and the init is executed by its place in a /proc.
+    let mut temporary = vec![PathBuf::from("/dev")];
+    by_liblxc.push(("/dev".into(), "tmpfs".to_owned()));
+    if !by_liblxc.iter().any(|(destination, _)| destination == Path::new("/proc")) {
+        temporary.push("/proc".into());
+        by_liblxc.push(("/proc".into(), "proc".to_owned()));
+    }
     let files = Files {
+        temporary,
         mounts,
         devices,
         own_dev,
@@ -365,7 +373,9 @@ mod tests {
         assert!(plan.files.own_dev && plan.files.readonly_root && !plan.files.bind_devices);
         assert_eq!(plan.files.devices.len(), 6);
         assert_eq!(trees, [Tree { source: "/bundle/hosts".into(), reach: Bind::Recursive }]);
-        assert_eq!(by_liblxc, [(PathBuf::from("/proc"), "proc".to_owned())]);
+        let dev = (PathBuf::from("/dev"), "tmpfs".to_owned());
+        assert_eq!(by_liblxc, [(PathBuf::from("/proc"), "proc".to_owned()), dev]);
+        assert_eq!(plan.files.temporary, [PathBuf::from("/dev")]);
         let cgroup = plan.files.mounts.last().unwrap();
         assert_eq!(cgroup.destination, Path::new("/sys/fs/cgroup"));
         assert_eq!(cgroup.what, What::Filesystem { fstype: "cgroup2".into(), source: "cgroup".into() });
