@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::io::FdFlags;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::error::{Context, Error};
@@ -38,12 +37,12 @@ pub struct Inherited {
 pub fn run(inherited: Inherited) -> Result<(), Error> {
     let mut report = UnixStream::from(pid1::take(inherited.report)?);
     match enter(inherited) {
-        Ok(pid) => Report::Running { pid }.say(&mut report).step("say that the process runs"),
+        Ok(said) => said.say(&mut report).step("say what became of the process"),
         Err(error) => pid1::tell(&mut report, &error),
     }
 }
 
-fn enter(inherited: Inherited) -> Result<u32, Error> {
+fn enter(inherited: Inherited) -> Result<Report, Error> {
     let plan: Process = pid1::read(pid1::take(inherited.plan)?)?;
     let cgroup = pid1::take(inherited.cgroup)?;
     let container = pid1::take(inherited.container)?;
@@ -68,7 +67,7 @@ fn enter(inherited: Inherited) -> Result<u32, Error> {
         }
         Fork::Parent(pid) => {
             drop(theirs);
-            heard(&ours).map(|()| pid)
+            Ok(heard(ours)?.unwrap_or(Report::Running { pid }))
         }
     }
 }
@@ -90,20 +89,9 @@ fn become_it(plan: &Process) -> Error {
     }
 }
 
-/// The end of the pipe is the child's `execve`.
-fn heard(from: &OwnedFd) -> Result<(), Error> {
-    rustix::io::fcntl_setfd(from, FdFlags::CLOEXEC).step("keep the pipe")?;
-    let mut from = File::from(from.try_clone().step("keep the pipe")?);
+/// What the child says; its end of the pipe is closed without a word by `execve`.
+fn heard(from: OwnedFd) -> Result<Option<Report>, Error> {
     let mut said = Vec::new();
-    from.read_to_end(&mut said).step("hear of the process")?;
-    match Report::hear(&mut said.as_slice()).step("hear of the process")? {
-        Some(Report::Failed { message, errno }) => {
-            let source = match errno {
-                Some(number) => std::io::Error::from_raw_os_error(number),
-                None => std::io::Error::other("see before"),
-            };
-            Err(Error { step: "run the process", object: message, source })
-        }
-        _ => Ok(()),
-    }
+    File::from(from).read_to_end(&mut said).step("hear of the process")?;
+    Report::hear(&mut said.as_slice()).step("hear of the process")
 }

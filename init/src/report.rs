@@ -9,7 +9,7 @@ use crate::error::Error;
 /// More is no report.
 const LONGEST: u64 = 64 << 10;
 
-/// Said by the first process.
+/// Said by a process of the container before it becomes its program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Report {

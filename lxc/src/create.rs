@@ -22,6 +22,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::client::Client;
 use crate::config::{self, Place};
+use crate::monitor;
 use crate::plan::{self, Draft, Host};
 use crate::refusal::Refusal;
 use crate::resources;
@@ -81,6 +82,9 @@ pub enum Error {
     /// What is known of it cannot be written.
     #[error(transparent)]
     State(#[from] state::Error),
+    /// Nobody would answer for it.
+    #[error(transparent)]
+    Monitor(#[from] monitor::Error),
     /// There is one.
     #[error("container '{0}' exists already")]
     Exists(String),
@@ -129,7 +133,7 @@ pub fn create(request: &Request<'_>, programs: &Programs) -> Result<u32, Error> 
     dir.configure(request, &draft, &monitor_cgroup)?;
     let made = launch(request, programs, draft, &dir)
         .and_then(|pid| dir.record(request, pid).map(|()| pid))
-        .and_then(|pid| monitor(request, programs, pid).map(|()| pid))
+        .and_then(|pid| answer(request, programs, pid).map(|()| pid))
         .inspect_err(|_| end(request.cgroup));
     // Empty now, whatever came of it. In use it would be refused.
     fs::remove_dir(Path::new(HIERARCHY).join(&monitor_cgroup)).ok();
@@ -388,14 +392,16 @@ impl Drop for Launcher {
 }
 
 /// Lets somebody answer for the container.
-fn monitor(request: &Request<'_>, programs: &Programs, pid: u32) -> Result<(), Error> {
+fn answer(request: &Request<'_>, programs: &Programs, pid: u32) -> Result<(), Error> {
     let cgroup = Path::new(HIERARCHY).join(request.cgroup);
+    // liblxc's own has ended with its process.
+    let socket = monitor::bind(request.path, request.id)?;
     let started = Command::new(&programs.monitor)
         .args([request.id.as_ref(), request.path.as_os_str()])
         .arg(pid.to_string())
         .arg(cgroup)
         .arg(config::clone_flags(request.spec).to_string())
-        .stdin(Stdio::null())
+        .stdin(OwnedFd::from(socket))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();

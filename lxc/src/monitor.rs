@@ -8,5 +8,5 @@ mod subject;
 
 pub use protocol::State;
 pub(crate) use server::address;
-pub use server::{Error, Listener};
+pub use server::{Error, Listener, bind};
 pub use subject::Subject;

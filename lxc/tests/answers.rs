@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
 use cryopod_lxc::client::Client;
-use cryopod_lxc::monitor::{Error, Listener, Subject};
+use cryopod_lxc::monitor::{Error, Listener, Subject, bind};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -33,7 +33,8 @@ impl Container {
         let process =
             Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut container = Self { process, dir, monitor: None };
-        let listener = Listener::open(container.subject()).unwrap();
+        let socket = bind(container.dir.path(), "c1").unwrap();
+        let listener = Listener::new(container.subject(), socket);
         container.monitor = Some(std::thread::spawn(move || listener.serve()));
         container
     }
@@ -168,6 +169,6 @@ fn who_waits_for_its_end_hears_of_it_and_nobody_is_kept_waiting_by_others() {
 #[test]
 fn there_is_one_for_each_container() {
     let container = Container::run();
-    assert!(matches!(Listener::open(container.subject()), Err(Error::InUse(_))));
+    assert!(matches!(bind(container.dir.path(), "c1"), Err(Error::InUse(_))));
     container.end();
 }

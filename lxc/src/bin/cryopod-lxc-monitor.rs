@@ -1,12 +1,14 @@
 //! Answers on a container's command socket until the container has ended: see `cryopod_lxc::monitor`.
 
 use std::error::Error;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 
 use cryopod_lxc::monitor::{Listener, Subject};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// `NAME LXCPATH PID CGROUP CLONE-FLAGS`.
+/// `NAME LXCPATH PID CGROUP CLONE-FLAGS`; the listening socket is standard input.
 fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [name, path, pid, cgroup, flags] = arguments.as_slice() else {
@@ -24,7 +26,8 @@ fn run() -> Result<(), Box<dyn Error>> {
         config: std::fs::read_to_string(directory.join("config"))?,
         clone_flags: flags.parse()?,
     };
-    Ok(Listener::open(subject)?.serve()?)
+    let socket = UnixListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    Ok(Listener::new(subject, socket).serve()?)
 }
 
 fn main() -> ExitCode {

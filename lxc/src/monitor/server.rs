@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -44,19 +45,24 @@ pub struct Listener {
     waiting: Vec<(UnixStream, [bool; STATES])>,
 }
 
+/// Takes a container's address. Whoever makes the container does, so that it can be asked for as soon as it is there.
+///
+/// # Errors
+/// See [`Error`].
+pub fn bind(path: &Path, name: &str) -> Result<UnixListener, Error> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => Error::InUse(name.to_owned()),
+        _ => Error::Socket { name: name.to_owned(), source },
+    };
+    let address = address(&path.display().to_string(), name).map_err(failed)?;
+    UnixListener::bind_addr(&address).map_err(failed)
+}
+
 impl Listener {
-    /// Takes the container's address.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub fn open(subject: Subject) -> Result<Self, Error> {
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => Error::InUse(subject.name.clone()),
-            _ => Error::Socket { name: subject.name.clone(), source },
-        };
-        let address = address(&subject.path.display().to_string(), &subject.name).map_err(failed)?;
-        let socket = UnixListener::bind_addr(&address).map_err(failed)?;
-        Ok(Self { subject, socket, waiting: Vec::new() })
+    /// For a container whose address is taken.
+    #[must_use]
+    pub fn new(subject: Subject, socket: UnixListener) -> Self {
+        Self { subject, socket, waiting: Vec::new() }
     }
 
     /// Answers until the container has ended.
