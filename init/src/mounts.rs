@@ -107,11 +107,24 @@ fn propagate(at: &Path, flags: u64) -> Result<(), Error> {
     mount::mount_change(at, flags).on("set the propagation of", at.display())
 }
 
-/// Makes the place of a mount where an image has none.
+/// As many as the kernel follows.
+const LINKS: usize = 40;
+
+/// Makes the place of a mount where an image has none. A link that leads to nothing is followed: images have their
+/// resolv.conf where systemd would put it.
 pub(crate) fn place(at: &Path, directory: bool) -> Result<(), Error> {
-    if at.exists() {
-        return Ok(());
+    let mut at = at.to_owned();
+    for _ in 0..LINKS {
+        if at.exists() {
+            return Ok(());
+        }
+        match fs::read_link(&at) {
+            // Relative to the link's own directory; an absolute one replaces it.
+            Ok(target) => at = at.parent().unwrap_or(&at).join(target),
+            Err(_) => break,
+        }
     }
+    let at = at.as_path();
     if directory {
         return fs::create_dir_all(at).on("make the mount point", at.display());
     }

@@ -5,10 +5,11 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
@@ -47,6 +48,7 @@ pub fn prepare(process: &Process) -> Result<(), Error> {
     if let Some(personality) = process.personality {
         sys::set_personality(personality).step("set the personality")?;
     }
+    own_streams(process.user.uid)?;
     if process.cwd.is_absolute() && !process.cwd.exists() {
         std::fs::create_dir_all(&process.cwd).on("make the working directory", process.cwd.display())?;
     }
@@ -89,6 +91,34 @@ pub fn run(process: &Process, program: &Program) -> Error {
     Error { step: "execute", object: program.path.to_string_lossy().into_owned(), source: error }
 }
 
+/// A program that is not root opens `/dev/stdout` like any other file. The null device is everybody's, and what cannot be
+/// given away (a file on a read-only file system, another user namespace's) is as it is.
+fn own_streams(uid: u32) -> Result<(), Error> {
+    let null = std::fs::metadata("/dev/null").map(|meta| meta.rdev()).ok();
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let found = rustix::fs::fstat(stream).step("look at the standard streams")?;
+        if found.st_uid == uid || Some(found.st_rdev) == null {
+            continue;
+        }
+        match rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), None) {
+            Ok(()) | Err(Errno::PERM | Errno::INVAL | Errno::ROFS) => {}
+            Err(error) => return Err(error).step("give the standard streams to the user"),
+        }
+    }
+    Ok(())
+}
+
+/// Programs expect one, specs do not have it, and every runtime sets it: by the container's passwd file, else the root.
+fn home(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let of = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let (number, home) = (fields.get(2)?, fields.get(5)?);
+        (number.parse() == Ok(uid) && !home.is_empty()).then(|| (*home).to_owned())
+    };
+    passwd.lines().find_map(of).unwrap_or_else(|| "/".to_owned())
+}
+
 fn apparmor(profile: &str) -> Result<(), Error> {
     let text = format!("exec {profile}");
     let current = "/proc/self/attr/apparmor/exec";
@@ -120,7 +150,7 @@ fn bound(wanted: Capabilities) -> Result<(), Error> {
             }
             Ok(_) => {}
             // The kernel has fewer than we could name.
-            Err(rustix::io::Errno::INVAL) => break,
+            Err(Errno::INVAL) => break,
             Err(error) => return Err(error).on("look at capability", number),
         }
     }
@@ -150,7 +180,10 @@ fn capabilities(wanted: Capabilities) -> Result<(), Error> {
 fn find(process: &Process) -> Result<Program, Error> {
     let text = |string: &String| CString::new(string.as_bytes()).on("pass on", format!("{string:?}"));
     let args = process.args.iter().map(text).collect::<Result<Vec<_>, _>>()?;
-    let env = process.env.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    let mut env = process.env.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    if !process.env.iter().any(|variable| variable.starts_with("HOME=")) {
+        env.push(text(&format!("HOME={}", home(process.user.uid)))?);
+    }
     let missing = || io::Error::from_raw_os_error(libc::ENOENT);
     let name = process.args.first().filter(|name| !name.is_empty());
     let name = name.ok_or_else(missing).step("find the program: the process has no arguments")?;

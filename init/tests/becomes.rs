@@ -126,7 +126,8 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
 
 #[test]
 fn the_process_has_the_identity_and_the_limits_of_the_plan_and_nothing_of_ours() {
-    let mut plan = plan("cat /proc/self/status; umask; ulimit -n; pwd; env; ls /proc/self/fd");
+    let mut plan =
+        plan("echo -n >/dev/stdout && cat /proc/self/status; umask; ulimit -n; pwd; env; ls /proc/self/fd");
     plan.process.user = User { uid: 65534, gid: 4242, additional_gids: vec![7, 9], umask: Some(0o077) };
     plan.process.cwd = "/usr".into();
     let net_bind = 1 << 10;
@@ -157,6 +158,7 @@ fn the_process_has_the_identity_and_the_limits_of_the_plan_and_nothing_of_ours()
     let lines: Vec<_> = found.lines().skip_while(|line| !line.starts_with('0')).collect();
     assert_eq!(lines.get(..3), Some(["0077", "123", "/usr"].as_slice()));
     assert!(lines.contains(&"GREETING=two words"), "{lines:?}");
+    assert!(lines.contains(&"HOME=/nonexistent") || lines.contains(&"HOME=/"), "{lines:?}");
     // `ls` has its three streams and the directory that it reads.
     assert_eq!(
         lines.iter().skip(3).filter(|line| line.parse::<u32>().is_ok_and(|fd| fd < 100)).count(),
@@ -203,7 +205,8 @@ fn mounts_are_made_with_their_options_and_seen_by_nobody_else() {
     }
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let clone = |path: &Path| rustix::mount::open_tree(rustix::fs::CWD, path, flags).unwrap();
-    let trees = [clone(&host), clone(&host.join("file"))];
+    let trees = [clone(&host), clone(&host.join("file")), clone(&host.join("file"))];
+    std::os::unix::fs::symlink("not/there/yet", at("dangling")).unwrap();
     let mount = |name: &str, what, options: &[&str]| Mount {
         destination: at(name),
         what,
@@ -214,7 +217,7 @@ fn mounts_are_made_with_their_options_and_seen_by_nobody_else() {
     let root = dir.path().display();
     let script = format!(
         "cd {root}; touch volume/x 2>/dev/null; echo $?; touch scratch/x && ls hidden kept deep/new;
-         test -f deep/file && echo a file; stat -fc %s scratch; grep -c {root}/scratch /proc/self/mountinfo;
+         test -f deep/file && test -f not/there/yet && echo files; stat -fc %s scratch; grep -c {root}/scratch /proc/self/mountinfo;
          grep {root}/scratch /proc/self/mountinfo | grep -c nosuid,noexec; cat /etc/hostname; hostname"
     );
     let mut plan = plan(&script);
@@ -222,13 +225,14 @@ fn mounts_are_made_with_their_options_and_seen_by_nobody_else() {
     plan.files.mounts = vec![
         mount("volume", tree(&trees[0], true), &["rbind", "ro", "rprivate"]),
         mount("deep/file", tree(&trees[1], false), &["bind"]),
+        mount("dangling", tree(&trees[2], false), &["bind"]),
         mount("scratch", tmpfs(), &["nosuid", "noexec", "size=64k"]),
         mount("kept", tmpfs(), &["tmpcopyup"]),
         mount("deep/new", tmpfs(), &[]),
     ];
     plan.files.masked = vec![hidden, "/etc/hostname".into(), "/no/such/path".into()];
     let found = output(&plan, &trees);
-    assert_eq!(found, "1\ndeep/new:\n\nhidden:\n\nkept:\nfile\na file\n4096\n1\n1\nof-the-plan\n");
+    assert_eq!(found, "1\ndeep/new:\n\nhidden:\n\nkept:\nfile\nfiles\n4096\n1\n1\nof-the-plan\n");
     assert!(!at("scratch").join("x").exists(), "a mount of the container is the host's as well");
 }
 
