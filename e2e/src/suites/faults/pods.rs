@@ -103,6 +103,10 @@ fn broken_checkpoint(step: &str, action: Action) -> Result<(), Failure> {
     ensure(done.code != 0 || late, || {
         format!("`crictl checkpoint` was not disturbed by {action} at {step}")
     })?;
+    // But then the archive has to be there.
+    ensure(done.code != 0 || std::fs::metadata(ARCHIVE).is_ok_and(|meta| meta.len() > 0), || {
+        format!("`crictl checkpoint` succeeded without an archive after {action} at {step}")
+    })?;
     if action == Action::Error {
         ensure(late || done.stderr.contains(step), || {
             format!("the error does not name {step}: {}", done.stderr.trim())
