@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use cryopod_checkpoint::refusal::Refusal;
 
@@ -122,9 +123,7 @@ fn files(facts: &Facts, name: &str, pid: u32, mounts: &BTreeSet<u64>) -> Result<
             continue;
         }
         let number = entry.file_name();
-        let info = std::fs::read_to_string(facts.of(pid, "fdinfo").join(&number));
-        let mount = info.ok().and_then(|info| mount_id(&info));
-        if mount.is_some_and(|id| !mounts.contains(&id)) {
+        if stays_outside(&entry.path(), &facts.of(pid, "fdinfo").join(&number), &target, mounts) {
             return Err(Refusal::new(
                 "host-file",
                 format!(
@@ -137,6 +136,20 @@ fn files(facts: &Facts, name: &str, pid: u32, mounts: &BTreeSet<u64>) -> Result<
         }
     }
     Ok(())
+}
+
+/// Whether a descriptor leads to a file outside the container's mounts. The process runs on: between the two looks the
+/// number may have come to mean another file, such as the pipe that a shell puts back after `>>`. So it counts only
+/// when the target is the same afterwards, and three times in a row, with a pause in between.
+fn stays_outside(link: &Path, info: &Path, target: &Path, mounts: &BTreeSet<u64>) -> bool {
+    (0..3).all(|look| {
+        if look > 0 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let mount = std::fs::read_to_string(info).ok().and_then(|info| mount_id(&info));
+        let same = std::fs::read_link(link).is_ok_and(|now| now == target);
+        same && mount.is_some_and(|id| !mounts.contains(&id))
+    })
 }
 
 fn is_foreign_device(dev: &Path, target: &str) -> bool {
@@ -185,6 +198,8 @@ fn captured(mount: &Mount, binds: &[std::path::PathBuf], spec: &Spec) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
     use serde_json::json;
 
@@ -200,6 +215,23 @@ mod tests {
         assert_eq!(tracer("Name:\tx\nTracerPid:\t77\n"), 77);
         assert_eq!(tracer("Name:\tx\n"), 0);
         assert_eq!(mount_id("pos:\t0\nflags:\t02\nmnt_id:\t41\n"), Some(41));
+    }
+
+    #[test]
+    fn a_descriptor_that_changes_its_file_meanwhile_is_not_outside() {
+        let dir = tempfile::tempdir().expect("directory");
+        let mut child = Command::new("sh")
+            .args(["-c", "while :; do echo x > file; done"])
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh starts");
+        let facts = Facts::default();
+        let mounts = facts.mounts(child.id()).expect("table").iter().map(|mount| mount.id).collect();
+        let seen = (0..3000).try_for_each(|_| files(&facts, "web", child.id(), &mounts));
+        child.kill().and_then(|()| child.wait()).expect("sh ends");
+        seen.expect("a file of its own and a pipe are captured");
     }
 
     #[test]
