@@ -57,6 +57,7 @@ impl Footprint {
                 "find /run/cryopod /var/lib/cryopod/journal -not -name '*.lock' -not -type d 2>/dev/null || true",
             )?,
         );
+        add("container", shell::ok("find /var/lib/lxc -mindepth 1 -maxdepth 1 -type d")?);
         // Of shims, and named after their pods: a socket that a test did not find and left is one without a shim.
         add("socket", shell::ok("mkdir -p /run/containerd/s && find /run/containerd/s -type s")?);
         add("network", shell::ok("ip netns list | cut -d' ' -f1")?);
@@ -108,7 +109,7 @@ impl Footprint {
 }
 
 /// Ours and the programs that we start, without the process that asks.
-const PROCESSES: &str = "ps -eo comm=,args= | grep -E '^(containerd-shim|cryopod |cryopod-hook|criu|crun|runc|zfs|zpool)' \
+const PROCESSES: &str = "ps -eo comm=,args= | grep -E '^(containerd-shim|cryopod |cryopod-hook|cryopod-lxc|cryopod-init|criu|crun|runc|zfs|zpool)' \
                          | grep -v cryopod-e2e | sed 's/  */ /g' || true";
 
 /// The store's own places, which are made once and stay.

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod critest;
 mod faults;
+mod lxc;
 mod matrix;
 pub mod nodes;
 mod oci;
@@ -13,7 +14,7 @@ use crate::suite::Suite;
 
 /// Their names, in the order in which `cargo xtask test` runs them.
 pub fn names() -> Vec<&'static str> {
-    vec!["oci", "checkpoint", "matrix", "faults", "power", "nodes", "critest"]
+    vec!["oci", "checkpoint", "matrix", "faults", "power", "nodes", "lxc", "critest"]
 }
 
 /// The tests of one suite; `full` adds the long ones.
@@ -25,6 +26,7 @@ pub fn build(name: &str, full: bool) -> Option<Suite> {
         "faults" => Some(faults::suite(full)),
         "power" => Some(power::suite(full)),
         "nodes" => Some(nodes::suite(full)),
+        "lxc" => Some(lxc::suite(full)),
         "critest" => Some(critest::suite(full)),
         _ => None,
     }

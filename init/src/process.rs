@@ -48,6 +48,7 @@ pub fn prepare(process: &Process) -> Result<(), Error> {
     if let Some(personality) = process.personality {
         sys::set_personality(personality).step("set the personality")?;
     }
+    own_null()?;
     own_streams(process.user.uid)?;
     if process.cwd.is_absolute() && !process.cwd.exists() {
         std::fs::create_dir_all(&process.cwd).on("make the working directory", process.cwd.display())?;
@@ -89,6 +90,34 @@ pub fn run(process: &Process, program: &Program) -> Error {
     }
     let error = sys::execve(&program.path, &program.args, &program.env);
     Error { step: "execute", object: program.path.to_string_lossy().into_owned(), source: error }
+}
+
+/// The host's null device is on a mount that the container does not have: a checkpoint could not name it. Its own is the same
+/// device.
+fn own_null() -> Result<(), Error> {
+    use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
+    // Major 1, minor 3 (Linux, Documentation/admin-guide/devices.txt).
+    let null = rustix::fs::makedev(1, 3);
+    let is_null = |stream| rustix::fs::fstat(stream).is_ok_and(|found| found.st_rdev == null);
+    if ![stdin(), stdout(), stderr()].into_iter().any(is_null) {
+        return Ok(());
+    }
+    // An image without one keeps the host's.
+    let Ok(own) = std::fs::File::options().read(true).write(true).open("/dev/null") else { return Ok(()) };
+    if !is_null(std::os::fd::AsFd::as_fd(&own)) {
+        return Ok(());
+    }
+    let step = "open the null device of the container";
+    if is_null(stdin()) {
+        dup2_stdin(&own).step(step)?;
+    }
+    if is_null(stdout()) {
+        dup2_stdout(&own).step(step)?;
+    }
+    if is_null(stderr()) {
+        dup2_stderr(&own).step(step)?;
+    }
+    Ok(())
 }
 
 /// A program that is not root opens `/dev/stdout` like any other file. The null device is everybody's, and what cannot be

@@ -5,14 +5,16 @@ mod cgroup;
 mod create;
 mod exec;
 mod log;
+mod memory;
 mod show;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::operate;
+use crate::directory::clear;
 use crate::state::Container;
+use crate::{making, operate};
 use args::{Cli, Verb};
 
 /// Any error, in words.
@@ -33,30 +35,40 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<u8, Failure> {
     let find = |id: &str| Container::find(&cli.global.root, id);
+    // Whoever works on a container brings its monitor back, should that have been killed.
+    let tended = |id: &str| -> Result<Container, Failure> {
+        let container = find(id)?;
+        if container.process().is_some() {
+            making::answer(&container, &create::programs()?.monitor)?;
+        }
+        Ok(container)
+    };
     match &cli.verb {
         Verb::Create(args) => create::create(&cli.global, args).map(|_| ())?,
         Verb::Run(args) => return create::run(&cli.global, args),
-        Verb::Start { id } => operate::start(&find(id)?)?,
-        Verb::State { id } => show::state(&find(id)?)?,
+        Verb::Start { id } => operate::start(&tended(id)?)?,
+        Verb::State { id } => show::state(&tended(id)?)?,
         Verb::Kill { all, id, signal } => operate::kill(&find(id)?, signal.0, *all)?,
         Verb::Delete { force, id } => match find(id) {
             Ok(container) => operate::delete(&container, *force)?,
-            // What is gone is removed.
-            Err(crate::state::Error::Missing(_)) if *force => {}
+            // What is gone is removed, and what somebody left half-made as well.
+            Err(crate::state::Error::Missing(_)) if clear(&cli.global.root, id)? && *force => {}
             Err(error) => return Err(error.into()),
         },
-        Verb::Pause { id } => operate::freeze(&find(id)?, true)?,
-        Verb::Resume { id } => operate::freeze(&find(id)?, false)?,
+        Verb::Checkpoint(args) => memory::checkpoint(&tended(&args.id)?, args)?,
+        Verb::Restore(args) => return memory::restore(&cli.global, args),
+        Verb::Pause { id } => operate::freeze(&tended(id)?, true)?,
+        Verb::Resume { id } => operate::freeze(&tended(id)?, false)?,
         Verb::Update { resources, id } => {
             let text = if resources == "-" {
                 std::io::read_to_string(std::io::stdin())?
             } else {
                 std::fs::read_to_string(resources)?
             };
-            operate::update(&find(id)?, &serde_json::from_str(&text)?)?;
+            operate::update(&tended(id)?, &serde_json::from_str(&text)?)?;
         }
-        Verb::Exec(args) => return exec::exec(&cli.global, args),
-        Verb::Ps { format, id } => show::processes(&find(id)?, *format)?,
+        Verb::Exec(args) => return exec::exec(&tended(&args.id)?, args),
+        Verb::Ps { format, id } => show::processes(&tended(id)?, *format)?,
         Verb::List { format, quiet } => show::list(&cli.global.root, *format, *quiet)?,
         Verb::Features => show::features()?,
         Verb::Launch { name, path, init, arguments } => crate::launch::run(name, path, *init, arguments)?,

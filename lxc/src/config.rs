@@ -3,9 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{
-    LinuxDeviceCgroup, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxTimeOffset, Spec,
-};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, LinuxTimeOffset, Spec};
 
 use crate::plan::namespace;
 use crate::refusal::Refusal;
@@ -76,10 +74,6 @@ pub fn text(spec: &Spec, place: &Place<'_>, settings: &[Setting]) -> Result<Stri
         let inside = destination.strip_prefix("/").unwrap_or(destination);
         let at = escape(path("mounts.destination", inside)?);
         lines.put("lxc.mount.entry", format!("{kind} {at} {kind} create=dir 0 0"))?;
-    }
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    for rule in resources.and_then(|resources| resources.devices().as_ref()).into_iter().flatten() {
-        lines.device(rule)?;
     }
     for (file, value) in settings {
         lines.put(&format!("lxc.cgroup2.{file}"), value)?;
@@ -189,21 +183,6 @@ impl Lines {
         let (inside, outside, count) = (mapping.container_id(), mapping.host_id(), mapping.size());
         self.put("lxc.idmap", format!("{kind} {inside} {outside} {count}"))
     }
-
-    fn device(&mut self, rule: &LinuxDeviceCgroup) -> Result<(), Refusal> {
-        let key = if rule.allow() { "lxc.cgroup2.devices.allow" } else { "lxc.cgroup2.devices.deny" };
-        let number =
-            |number: Option<i64>| number.filter(|number| *number >= 0).map_or("*".into(), |n| n.to_string());
-        let access = rule.access().as_deref().unwrap_or("rwm");
-        let kind = match rule.typ().unwrap_or(LinuxDeviceType::A) {
-            // All of everything.
-            LinuxDeviceType::A => return self.put(key, "a"),
-            LinuxDeviceType::B => "b",
-            LinuxDeviceType::C | LinuxDeviceType::U => "c",
-            LinuxDeviceType::P => return Err(Refusal::of("linux.resources.devices", "has a rule for fifos")),
-        };
-        self.put(key, format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor())))
-    }
 }
 
 #[cfg(test)]
@@ -248,28 +227,6 @@ mod tests {
         has(&text, "lxc.cgroup2.memory.max = 67108864");
         has(&text, "lxc.mount.entry = sysfs a\\040b sysfs create=dir 0 0");
         assert!(!text.contains("lxc.idmap") && !text.contains("share.ipc"));
-    }
-
-    #[test]
-    fn devices_keep_their_order() {
-        let text = of(&json!({
-            "namespaces": [{ "type": "mount" }],
-            "resources": { "devices": [
-                { "allow": false, "access": "rwm" },
-                { "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw" },
-                { "allow": true, "type": "b", "major": 8, "minor": -1 }
-            ]}
-        }))
-        .unwrap();
-        let rules: Vec<_> = text.lines().filter(|line| line.starts_with("lxc.cgroup2.devices")).collect();
-        assert_eq!(
-            rules,
-            [
-                "lxc.cgroup2.devices.deny = a",
-                "lxc.cgroup2.devices.allow = c 1:3 rw",
-                "lxc.cgroup2.devices.allow = b 8:* rwm"
-            ]
-        );
     }
 
     #[test]

@@ -6,120 +6,25 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
 
 use cryopod_init::mounts::clone_flags;
 use cryopod_init::plan::{Plan, Terminal, What};
 use cryopod_init::report::Report;
-use oci_spec::runtime::Spec;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use cryopod_lxc_monitor::Client;
+use rustix::fs::CWD;
 use rustix::io::FdFlags;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::client::Client;
-use crate::config::{self, Place};
-use crate::monitor;
+use crate::cgroup;
+use crate::directory::Directory;
+use crate::making::{Error, HIERARCHY, Programs, Request, answer, end, host, monitor_cgroup};
 use crate::plan::{self, Draft, Host};
 use crate::refusal::Refusal;
-use crate::resources;
-use crate::state::{self, Container, RESULT, Record, START};
-
-/// Below the container's directory.
-const CONFIG: &str = "config";
-const LOG: &str = "log";
-
-/// Killed processes are gone within this.
-const END: Duration = Duration::from_secs(5);
-
-/// Where the hierarchy of cgroup v2 is.
-const HIERARCHY: &str = "/sys/fs/cgroup";
-
-/// The programs that are needed.
-#[derive(Debug, Clone)]
-pub struct Programs {
-    /// `cryopod-init`.
-    pub init: PathBuf,
-    /// What runs [`crate::launch::run`]: program and first arguments; name, path, descriptor and arguments follow.
-    pub launcher: Vec<String>,
-    /// `cryopod-lxc-monitor`.
-    pub monitor: PathBuf,
-}
-
-/// What is to be made.
-#[derive(Debug, Clone)]
-pub struct Request<'a> {
-    /// Its name.
-    pub id: &'a str,
-    /// Directory of the containers (`lxcpath`).
-    pub path: &'a Path,
-    /// Directory of the bundle, absolute.
-    pub bundle: &'a Path,
-    /// Its spec.
-    pub spec: &'a Spec,
-    /// Its cgroup, relative to the root of the hierarchy.
-    pub cgroup: &'a Path,
-    /// Where its terminal is sent.
-    pub console_socket: Option<&'a Path>,
-    /// Capabilities of this process, one bit each.
-    pub capabilities: u64,
-    /// Until it is ready.
-    pub patience: Duration,
-}
-
-/// Why there is no container.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Not with LXC.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Not with this spec.
-    #[error(transparent)]
-    Plan(#[from] plan::Error),
-    /// What is known of it cannot be written.
-    #[error(transparent)]
-    State(#[from] state::Error),
-    /// Nobody would answer for it.
-    #[error(transparent)]
-    Monitor(#[from] monitor::Error),
-    /// There is one.
-    #[error("container '{0}' exists already")]
-    Exists(String),
-    /// Something of the host's is not there, or does not work.
-    #[error("{step} {object}: {source}")]
-    Host {
-        /// What was tried.
-        step: &'static str,
-        /// On what.
-        object: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The first process says why.
-    #[error("{message}")]
-    Inside {
-        /// What was tried on what, and what the system said.
-        message: String,
-        /// Error number, if the system gave one: ENOENT for a program that is not there.
-        errno: Option<i32>,
-    },
-    /// liblxc did not come so far.
-    #[error("liblxc did not start the container: {said}")]
-    Liblxc {
-        /// The end of its log.
-        said: String,
-    },
-    /// It took too long.
-    #[error("the container was not ready after {0:?}")]
-    TooLong(Duration),
-}
-
-fn host<T>(step: &'static str, object: impl std::fmt::Display, result: io::Result<T>) -> Result<T, Error> {
-    result.map_err(|source| Error::Host { step, object: object.to_string(), source })
-}
+use crate::state::{RESULT, START};
 
 /// Makes it; answers the PID of its first process, which is a child of the nearest subreaper from then on.
 ///
@@ -128,127 +33,32 @@ fn host<T>(step: &'static str, object: impl std::fmt::Display, result: io::Resul
 pub fn create(request: &Request<'_>, programs: &Programs) -> Result<u32, Error> {
     let draft =
         plan::draft(request.spec, &Host { bundle: request.bundle, capabilities: request.capabilities })?;
-    let mut dir = Directory::make(request)?;
-    let monitor_cgroup = PathBuf::from(format!("{}-start", request.cgroup.display()));
-    dir.configure(request, &draft, &monitor_cgroup)?;
-    let made = launch(request, programs, draft, &dir)
-        .and_then(|pid| dir.record(request, pid).map(|()| pid))
-        .and_then(|pid| answer(request, programs, pid).map(|()| pid))
-        .inspect_err(|_| end(request.cgroup));
+    let dir = Directory::make(request)?;
+    dir.configure(request, &draft.by_liblxc)?;
+    let made = launch(request, programs, draft, &dir).and_then(|pid| {
+        // Not before: its nodes are made by now.
+        cgroup::restrict_devices(request)?;
+        let container = dir.record(request, pid)?;
+        // liblxc's own answer has ended with its process.
+        answer(&container, &programs.monitor)?;
+        Ok(pid)
+    });
     // Empty now, whatever came of it. In use it would be refused.
-    fs::remove_dir(Path::new(HIERARCHY).join(&monitor_cgroup)).ok();
-    if made.is_ok() {
-        dir.keep();
+    fs::remove_dir(Path::new(HIERARCHY).join(monitor_cgroup(request.cgroup))).ok();
+    finish(request, dir, made)
+}
+
+/// Keeps what was made, or takes it back. The directory goes last: it tells others what there may be.
+pub(crate) fn finish<T>(
+    request: &Request<'_>,
+    mut dir: Directory,
+    made: Result<T, Error>,
+) -> Result<T, Error> {
+    let made = made.and_then(|made| dir.keep().map(|()| made));
+    if made.is_err() {
+        end(request.cgroup);
     }
     made
-}
-
-/// Ends what may be there of a container that could not be made: its processes outlive liblxc's. The first error is the one
-/// to report.
-fn end(cgroup: &Path) {
-    let cgroup = Path::new(HIERARCHY).join(cgroup);
-    fs::write(cgroup.join("cgroup.kill"), "1").ok();
-    let until = Instant::now() + END;
-    while fs::remove_dir(&cgroup).is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
-        if Instant::now() >= until {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// The container's directory; removed unless it is kept.
-struct Directory {
-    path: PathBuf,
-    kept: bool,
-}
-
-impl Directory {
-    fn make(request: &Request<'_>) -> Result<Self, Error> {
-        let path = request.path.join(request.id);
-        match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(Error::Exists(request.id.to_owned()));
-            }
-            result => host("make", path.display(), result)?,
-        }
-        Ok(Self { path, kept: false })
-    }
-
-    fn keep(&mut self) {
-        self.kept = true;
-    }
-
-    fn configure(&self, request: &Request<'_>, draft: &Draft, monitor_cgroup: &Path) -> Result<(), Error> {
-        let root = request.spec.root().as_ref().ok_or_else(|| Refusal::of("root", "is missing"))?;
-        let root = request.bundle.join(root.path());
-        let log = self.path.join(LOG);
-        let place = Place {
-            root: &root,
-            cgroup: request.cgroup,
-            monitor_cgroup,
-            log: &log,
-            mounts: &draft.by_liblxc,
-        };
-        let limits = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-        let settings = limits.map(resources::settings).transpose()?.unwrap_or_default();
-        let text = config::text(request.spec, &place, &settings)?;
-        let path = self.path.join(CONFIG);
-        host("write", path.display(), fs::write(&path, text))
-    }
-
-    fn record(&self, request: &Request<'_>, pid: u32) -> Result<(), Error> {
-        let began = state::began(pid).ok_or_else(|| Error::Liblxc { said: self.log() })?;
-        let record = Record {
-            id: request.id.to_owned(),
-            pid,
-            began,
-            bundle: request.bundle.to_owned(),
-            cgroup: Path::new(HIERARCHY).join(request.cgroup),
-            oci_version: request.spec.version().clone(),
-            annotations: request
-                .spec
-                .annotations()
-                .iter()
-                .flatten()
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect(),
-            clone_flags: config::clone_flags(request.spec),
-        };
-        Ok(Container { dir: self.path.clone(), record }.write()?)
-    }
-
-    /// A fifo that is open for both ways, so that it never ends.
-    fn fifo(&self, name: &str) -> Result<File, Error> {
-        let path = self.path.join(name);
-        let made = mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).map_err(io::Error::from);
-        host("make", path.display(), made)?;
-        host("open", path.display(), File::options().read(true).write(true).open(&path))
-    }
-
-    /// The last that liblxc wrote.
-    fn log(&self) -> String {
-        let text = fs::read_to_string(self.path.join(LOG)).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(5).filter_map(message).collect();
-        if lines.is_empty() {
-            "it said nothing".to_owned()
-        } else {
-            lines.into_iter().rev().collect::<Vec<_>>().join("; ")
-        }
-    }
-}
-
-/// What a line of liblxc's log says, without who, when and where.
-fn message(line: &str) -> Option<&str> {
-    line.split_once(" - ").and_then(|(_, rest)| rest.split_once(" - ")).map(|(_, text)| text)
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if !self.kept {
-            fs::remove_dir_all(&self.path).ok();
-        }
-    }
 }
 
 /// The descriptors that the first process is started with. Its numbers are ours.
@@ -389,21 +199,4 @@ impl Drop for Launcher {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// Lets somebody answer for the container.
-fn answer(request: &Request<'_>, programs: &Programs, pid: u32) -> Result<(), Error> {
-    let cgroup = Path::new(HIERARCHY).join(request.cgroup);
-    // liblxc's own has ended with its process.
-    let socket = monitor::bind(request.path, request.id)?;
-    let started = Command::new(&programs.monitor)
-        .args([request.id.as_ref(), request.path.as_os_str()])
-        .arg(pid.to_string())
-        .arg(cgroup)
-        .arg(config::clone_flags(request.spec).to_string())
-        .stdin(OwnedFd::from(socket))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    host("run", programs.monitor.display(), started).map(drop)
 }

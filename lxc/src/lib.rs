@@ -3,16 +3,21 @@
 //! the rest. What cannot be had is refused by its name in the spec; nothing is dropped silently.
 
 pub mod capabilities;
-pub mod client;
+mod cgroup;
+pub mod checkpoint;
 pub mod command;
 pub mod config;
 pub mod create;
+pub mod criu;
+pub mod devices;
+pub mod directory;
 pub mod launch;
-pub mod monitor;
+pub mod making;
 pub mod operate;
 pub mod plan;
 pub mod refusal;
 pub mod resources;
+pub mod restore;
 pub mod rlimits;
 pub mod seccomp;
 pub mod state;

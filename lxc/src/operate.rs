@@ -245,7 +245,7 @@ pub fn delete(container: &Container, force: bool) -> Result<(), Error> {
 }
 
 /// From the leaves up: the kernel removes empty groups only.
-fn remove_groups(group: &Path) -> io::Result<()> {
+pub(crate) fn remove_groups(group: &Path) -> io::Result<()> {
     for below in below(group) {
         remove_groups(&below)?;
     }

@@ -234,6 +234,26 @@ fn absolute(path: &Path) -> PathBuf {
     absolute
 }
 
+/// Destinations of what the container gets of the host's tree, as the spec has them.
+#[must_use]
+pub fn bound(spec: &Spec) -> Vec<PathBuf> {
+    sources(spec, Path::new("/")).into_iter().map(|(destination, _)| destination).collect()
+}
+
+/// The same with their sources.
+#[must_use]
+pub fn sources(spec: &Spec, bundle: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let bind = |mount: &&Mount| {
+        let options = mount.options().iter().flatten();
+        mount.typ().as_deref() == Some("bind")
+            || options.into_iter().any(|option| option == "bind" || option == "rbind")
+    };
+    let mounts = spec.mounts().iter().flatten().filter(bind);
+    mounts
+        .filter_map(|mount| Some((absolute(mount.destination()), bundle.join(mount.source().as_ref()?))))
+        .collect()
+}
+
 fn propagation(name: Option<&str>) -> Result<u64, Refusal> {
     let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(0) };
     let parsed = Options::parse([name]).ok().map(|options| options.propagation).filter(|flags| *flags != 0);

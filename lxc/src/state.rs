@@ -18,7 +18,6 @@ pub(crate) const RESULT: &str = "result";
 
 /// Written once, when the container is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Record {
     /// Its name.
     pub id: String,
@@ -26,6 +25,9 @@ pub struct Record {
     pub pid: u32,
     /// When that process began, in clock ticks since boot: a PID alone may come again.
     pub began: u64,
+    /// Id of the boot in which it was made: `/var` outlives the containers.
+    #[serde(default)]
+    pub boot: String,
     /// Directory of the bundle, absolute.
     pub bundle: PathBuf,
     /// Its cgroup, absolute.
@@ -119,7 +121,9 @@ impl Container {
         let pid = Pid::from_raw(i32::try_from(self.record.pid).ok()?)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // Only now: the descriptor holds whom it was opened for.
-        (began(self.record.pid)? == self.record.began).then_some(pidfd)
+        let same =
+            began(self.record.pid)? == self.record.began && boot().is_ok_and(|now| now == self.record.boot);
+        same.then_some(pidfd)
     }
 
     /// What it does now.
@@ -155,6 +159,14 @@ impl Container {
     }
 }
 
+/// Id of this boot.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn boot() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
+}
+
 /// When a process began, in clock ticks since boot; `None` for one that is not there, or has ended and was not reaped.
 #[must_use]
 pub fn began(pid: u32) -> Option<u64> {
@@ -176,6 +188,7 @@ mod tests {
             id: "c1".into(),
             pid,
             began: began(pid).unwrap_or(1),
+            boot: boot().unwrap(),
             bundle: "/bundle".into(),
             cgroup: dir.to_owned(),
             oci_version: "1.2.0".into(),

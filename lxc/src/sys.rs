@@ -5,8 +5,15 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+pub(crate) mod bpf;
 pub(crate) mod liblxc;
 pub(crate) mod seccomp;
+
+/// Takes a copy of the mount namespace for this process, which has one thread.
+pub(crate) fn own_mounts() -> io::Result<()> {
+    // SAFETY: one flag.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
 
 /// Sends a signal to exactly the process that the descriptor was opened for.
 pub(crate) fn signal(process: &OwnedFd, number: i32) -> io::Result<()> {

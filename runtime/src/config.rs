@@ -22,6 +22,9 @@ use serde::{Deserialize, Serialize};
 pub use files::Sources;
 pub use units::{Bytes, Seconds, UnitError};
 
+/// Name of the runtime whose containers are LXC containers.
+pub const LXC: &str = "lxc";
+
 /// Where the configuration lives unless a caller says otherwise.
 pub const DIRECTORY: &str = "/etc/cryopod";
 
@@ -100,7 +103,7 @@ pub struct Config {
 pub struct RuntimeSection {
     /// Runtime of containers that ask for none.
     pub default: String,
-    /// Settings by name; crun and runc are always there.
+    /// Settings by name; crun, runc and lxc are always there.
     #[serde(flatten)]
     pub named: BTreeMap<String, RuntimeConfig>,
 }
@@ -109,10 +112,11 @@ pub struct RuntimeSection {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RuntimeConfig {
-    /// Program, by path or by name in PATH; the section's name if not set.
+    /// Program, by path or by name in PATH; the section's name if not set, and `cryopod-lxc` for lxc.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// State directory; `/run/cryopod/oci/<containerd namespace>` if not set.
+    /// State directory; `/run/cryopod/oci/<containerd namespace>` if not set, and for lxc `/var/lib/lxc`, where the LXC
+    /// tools look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
     /// Global arguments before the verb.
@@ -342,7 +346,7 @@ impl Config {
             place: "configuration".into(),
             message: e.message().to_owned(),
         })?;
-        for builtin in ["crun", "runc"] {
+        for builtin in ["crun", "runc", LXC] {
             config.runtime.named.entry(builtin.to_owned()).or_default();
         }
         if !config.runtime.named.contains_key(&config.runtime.default) {

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::backend::{Backend, Capabilities, CreateRequest, ExecRequest, RestoreRequest};
 use crate::cgroup::{Cgroup, CgroupError};
-use crate::config::Config;
+use crate::config::{Config, LXC};
 use crate::criu::{operation, orphans, version};
 use crate::error::Error;
 use crate::process::Process;
@@ -33,6 +33,10 @@ use known::{Known, Registry};
 
 /// Base of the runtimes' state directories.
 pub const ROOT: &str = "/run/cryopod/oci";
+
+/// The OCI runtime whose containers are LXC containers, and where those are: the LXC tools look there.
+const LXC_PROGRAM: &str = "cryopod-lxc";
+const LXC_PATH: &str = "/var/lib/lxc";
 
 /// How long clean-up after a failed or ended call may take, beyond the caller's limits.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -66,10 +70,15 @@ impl OciOptions {
     /// From the configuration; `namespace` is containerd's, or `standalone`. `None` if no such runtime is configured.
     pub fn from_config(config: &Config, name: &str, namespace: &str) -> Option<Self> {
         let settings = config.runtime(name)?;
+        let (program, root) = if name == LXC {
+            (LXC_PROGRAM.into(), LXC_PATH.into())
+        } else {
+            (name.into(), Path::new(ROOT).join(namespace))
+        };
         Some(Self {
             name: name.to_owned(),
-            program: settings.path.clone().unwrap_or_else(|| name.into()),
-            root: settings.root.clone().unwrap_or_else(|| Path::new(ROOT).join(namespace)),
+            program: settings.path.clone().unwrap_or(program),
+            root: settings.root.clone().unwrap_or(root),
             extra_args: settings.extra_args.clone(),
             systemd_cgroup: settings.systemd_cgroup,
             criu: config.criu.path.clone(),
@@ -92,7 +101,7 @@ impl OciBackend {
     /// A backend for one runtime; touches nothing.
     pub fn new(options: OciOptions) -> Self {
         Self {
-            name: format!("oci/{}", options.name),
+            name: if options.name == LXC { LXC.to_owned() } else { format!("oci/{}", options.name) },
             options,
             known: Registry::default(),
             asked: Asked::default(),

@@ -17,6 +17,14 @@ struct Program {
     name: &'static str,
     /// Example and feature of the package, for programs that are examples.
     example: Option<(&'static str, &'static str)>,
+    /// Whether it carries its libraries with it: it runs where no file of the host is, or once per container.
+    linked: Linked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Linked {
+    Dynamically,
+    Statically,
 }
 
 /// How it is built.
@@ -38,13 +46,27 @@ impl Profile {
 }
 
 const PROGRAMS: &[Program] = &[
-    Program { package: "cryopod-shim", name: "containerd-shim-cryopod-v2", example: None },
-    Program { package: "cryopod-cli", name: "cryopod", example: None },
-    Program { package: "cryopod-e2e", name: "cryopod-e2e", example: None },
+    Program {
+        package: "cryopod-shim",
+        name: "containerd-shim-cryopod-v2",
+        example: None,
+        linked: Linked::Dynamically,
+    },
+    Program { package: "cryopod-cli", name: "cryopod", example: None, linked: Linked::Dynamically },
+    Program { package: "cryopod-lxc", name: "cryopod-lxc", example: None, linked: Linked::Dynamically },
+    Program { package: "cryopod-init", name: "cryopod-init", example: None, linked: Linked::Statically },
+    Program {
+        package: "cryopod-lxc-monitor",
+        name: "cryopod-lxc-monitor",
+        example: None,
+        linked: Linked::Statically,
+    },
+    Program { package: "cryopod-e2e", name: "cryopod-e2e", example: None, linked: Linked::Dynamically },
     Program {
         package: "cryopod-zfs",
         name: "zfs-conformance",
         example: Some(("conformance", "conformance")),
+        linked: Linked::Dynamically,
     },
 ];
 
@@ -54,9 +76,10 @@ const UNIT: &str = "cryopod-recover.service";
 impl Program {
     /// Where cargo puts it, relative to its target folder.
     fn built(&self, profile: Profile) -> PathBuf {
-        match self.example {
-            Some((example, _)) => Path::new(profile.name()).join("examples").join(example),
-            None => Path::new(profile.name()).join(self.name),
+        match (self.example, self.linked) {
+            (Some((example, _)), _) => Path::new(profile.name()).join("examples").join(example),
+            (None, Linked::Dynamically) => Path::new(profile.name()).join(self.name),
+            (None, Linked::Statically) => Path::new(&static_target()).join(profile.name()).join(self.name),
         }
     }
 }
@@ -77,11 +100,14 @@ pub(crate) enum Error {
 /// Builds and installs; what the node has already is left alone.
 pub(crate) fn deploy(node: &Node, profile: Profile) -> Result<(), Error> {
     let step = Step::begin("building cryopod", None);
-    let plain = PROGRAMS.iter().filter(|program| program.example.is_none());
-    cargo(profile, plain.flat_map(|program| ["--package", program.package]))?;
+    for linked in [Linked::Dynamically, Linked::Statically] {
+        let plain = PROGRAMS.iter().filter(|program| program.example.is_none() && program.linked == linked);
+        cargo(profile, linked, plain.flat_map(|program| ["--package", program.package]))?;
+    }
     for program in PROGRAMS {
         if let Some((example, feature)) = program.example {
-            cargo(profile, ["--package", program.package, "--features", feature, "--example", example])?;
+            let arguments = ["--package", program.package, "--features", feature, "--example", example];
+            cargo(profile, Linked::Dynamically, arguments)?;
         }
     }
     step.done();
@@ -121,11 +147,23 @@ fn enable(node: &Node) -> Result<(), Error> {
     Ok(())
 }
 
-fn cargo(profile: Profile, arguments: impl IntoIterator<Item = &'static str>) -> Result<(), Error> {
+/// The host's own target by its name: cargo keeps what is built with other flags apart only where the target is named.
+fn static_target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+fn cargo(
+    profile: Profile,
+    linked: Linked,
+    arguments: impl IntoIterator<Item = &'static str>,
+) -> Result<(), Error> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(repository::root())
         .args(["build", "--quiet", "--profile", profile.name()])
         .args(arguments);
+    if linked == Linked::Statically {
+        cargo.args(["--target", &static_target()]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    }
     if cargo.status().map_err(Error::Cargo)?.success() { Ok(()) } else { Err(Error::Build) }
 }

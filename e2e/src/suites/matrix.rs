@@ -38,6 +38,38 @@ pub fn suite(full: bool) -> Suite {
     Suite { tests, left_out }
 }
 
+/// The tests of one more handler, each restored twice: what came back is captured and brought back again. Name, whether
+/// every run has it, and what it does.
+pub fn again_and_again(
+    handler: &'static str,
+) -> impl Iterator<Item = (String, bool, impl FnOnce() -> Result<(), Failure> + Send + 'static)> {
+    workloads::ALL.iter().map(move |workload| {
+        let name = format!("{}_goes_on_where_it_was_twice", workload.name);
+        let always = DEFAULT.contains(&(workload.name, "crun"));
+        (name, always, move || twice(workload, handler))
+    })
+}
+
+fn twice(workload: &Workload, handler: &str) -> Result<(), Failure> {
+    let spec = (workload.spec)();
+    let mut pod = Pod::run(handler, "source")?;
+    let mut container = pod.start(&spec)?;
+    ticks::beyond(&container, 5)?;
+    let mut seen = (workload.probe)(&pod, &container, None)?;
+    for round in ["restored", "again"] {
+        let before = ticks::read(&container)?;
+        let checkpoint = Checkpoint::with(&pod.id, &[&["--mode", "full"], workload.options].concat())?;
+        pod.remove()?;
+        let (next, restored) = restore(handler, round, &checkpoint.id, &spec)?;
+        ticks::goes_on(&restored, &before)?;
+        seen = (workload.probe)(&next, &restored, Some(seen))?;
+        still_whole(&restored)?;
+        (pod, container) = (next, restored);
+        checkpoint.delete()?;
+    }
+    pod.remove()
+}
+
 fn goes_on(workload: &Workload, handler: &str) -> Result<(), Failure> {
     let spec = (workload.spec)();
     let source = Pod::run(handler, "source")?;

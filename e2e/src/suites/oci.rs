@@ -36,24 +36,30 @@ const WITH_AND_WITHOUT_PAUSE: Handlers = &["cryopod", "cryopod-pause"];
 const OTHERS: Handlers = &["cryopod-runc", "cryopod-pause"];
 const ALL: Handlers = &["cryopod", "cryopod-runc", "cryopod-pause"];
 
+const ROOMS: [&[Case]; 12] = [
+    lifecycle::CASES,
+    signals::CASES,
+    streams::CASES,
+    terminal::CASES,
+    tasks::CASES,
+    update::CASES,
+    stats::CASES,
+    memory::CASES,
+    pods::CASES,
+    restart::CASES,
+    crash::CASES,
+    commands::CASES,
+];
+
+/// Every test by its name, to be run on a handler: what a pod may expect does not depend on what runs it.
+pub fn bodies() -> impl Iterator<Item = (&'static str, fn(&str) -> Result<(), Failure>)> {
+    ROOMS.into_iter().flatten().map(|(name, _, _, body)| (*name, *body))
+}
+
 /// The tests.
 pub fn suite(full: bool) -> Suite {
-    let rooms: [&[Case]; 12] = [
-        lifecycle::CASES,
-        signals::CASES,
-        streams::CASES,
-        terminal::CASES,
-        tasks::CASES,
-        update::CASES,
-        stats::CASES,
-        memory::CASES,
-        pods::CASES,
-        restart::CASES,
-        crash::CASES,
-        commands::CASES,
-    ];
     let mut suite = Suite { tests: Vec::new(), left_out: Vec::new() };
-    for (name, always, more, body) in rooms.into_iter().flatten().copied() {
+    for (name, always, more, body) in ROOMS.into_iter().flatten().copied() {
         for handler in always.iter().chain(more) {
             let named = format!("{handler}::{name}");
             if full || always.contains(handler) {
@@ -68,5 +74,9 @@ pub fn suite(full: bool) -> Suite {
 
 /// Options of `ctr run` that choose the runtime of a handler.
 fn runtime_options(handler: &str) -> &'static [&'static str] {
-    if handler == "cryopod-runc" { &["--runtime-config-path", "/etc/cryopod/runc.toml"] } else { &[] }
+    match handler {
+        "cryopod-runc" => &["--runtime-config-path", "/etc/cryopod/runc.toml"],
+        "cryopod-lxc" => &["--runtime-config-path", "/etc/cryopod/lxc.toml"],
+        _ => &[],
+    }
 }

@@ -86,6 +86,10 @@ pub(super) enum Verb {
     },
     /// Run a further process in a container
     Exec(ExecArgs),
+    /// Write the memory of a container into images, by CRIU
+    Checkpoint(CheckpointArgs),
+    /// Bring a container back from images
+    Restore(RestoreArgs),
     /// Freeze all processes of a container
     Pause {
         /// Name of the container
@@ -154,6 +158,69 @@ pub(super) struct CreateArgs {
     /// `run` leaves the container after it has ended
     #[arg(long)]
     pub(super) keep: bool,
+    /// Name of the container
+    pub(super) id: String,
+}
+
+/// What CRIU is told, in both directions.
+#[derive(Debug, Args)]
+pub(super) struct CriuArgs {
+    /// Directory of the images
+    #[arg(long, default_value = "checkpoint", value_name = "DIR")]
+    pub(super) image_path: PathBuf,
+    /// Directory for logs and statistics; that of the images if not set
+    #[arg(long, value_name = "DIR")]
+    pub(super) work_path: Option<PathBuf>,
+    /// Established TCP connections go along
+    #[arg(long)]
+    pub(super) tcp_established: bool,
+    /// Unix sockets may have a peer outside
+    #[arg(long)]
+    pub(super) ext_unix_sk: bool,
+    /// The leader of the session may be outside
+    #[arg(long)]
+    pub(super) shell_job: bool,
+    /// File locks go along
+    #[arg(long)]
+    pub(super) file_locks: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckpointArgs {
+    #[command(flatten)]
+    pub(super) criu: CriuArgs,
+    /// Images of the round before, relative to the images
+    #[arg(long, value_name = "DIR")]
+    pub(super) parent_path: Option<PathBuf>,
+    /// Let the container live on
+    #[arg(long)]
+    pub(super) leave_running: bool,
+    /// Only what memory has changed, while the container runs on
+    #[arg(long)]
+    pub(super) pre_dump: bool,
+    /// Name of the container
+    pub(super) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RestoreArgs {
+    #[command(flatten)]
+    pub(super) criu: CriuArgs,
+    /// Directory with config.json
+    #[arg(short, long, default_value = ".", value_name = "DIR")]
+    pub(super) bundle: PathBuf,
+    /// Unix socket that gets the terminal's master
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) console_socket: Option<PathBuf>,
+    /// File for the PID of the first process
+    #[arg(long, value_name = "FILE")]
+    pub(super) pid_file: Option<PathBuf>,
+    /// Do not stay
+    #[arg(short, long)]
+    pub(super) detach: bool,
+    /// For callers that say it: liblxc makes no keyring that would have to be left out
+    #[arg(long, hide = true)]
+    pub(super) no_new_keyring: bool,
     /// Name of the container
     pub(super) id: String,
 }

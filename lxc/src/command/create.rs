@@ -8,12 +8,13 @@ use oci_spec::runtime::Spec;
 
 use super::args::{CreateArgs, Global};
 use super::{Failure, cgroup};
-use crate::create::{self, Programs, Request};
+use crate::create;
+use crate::making::{Programs, Request};
 use crate::operate;
 use crate::state::Container;
 
 /// Mounts of a pod are done within a second; a node that is full takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes it; answers the PID.
 pub(super) fn create(global: &Global, args: &CreateArgs) -> Result<u32, Failure> {
@@ -40,14 +41,20 @@ pub(super) fn create(global: &Global, args: &CreateArgs) -> Result<u32, Failure>
         patience: PATIENCE,
     };
     let pid = create::create(&request, &programs()?)?;
-    if let Some(path) = &args.pid_file
-        && let Err(error) = fs::write(path, pid.to_string())
-    {
-        // Nobody could find it.
-        operate::delete(&Container::find(&global.root, &args.id)?, true).ok();
-        return Err(format!("write {}: {error}", path.display()).into());
-    }
+    tell(global, &args.id, args.pid_file.as_deref(), pid)?;
     Ok(pid)
+}
+
+/// Writes the PID where the caller looks for it.
+pub(super) fn tell(global: &Global, id: &str, pid_file: Option<&Path>, pid: u32) -> Result<(), Failure> {
+    let Some(path) = pid_file else { return Ok(()) };
+    fs::write(path, pid.to_string()).map_err(|error| {
+        // Nobody could find it.
+        if let Ok(container) = Container::find(&global.root, id) {
+            operate::delete(&container, true).ok();
+        }
+        format!("write {}: {error}", path.display()).into()
+    })
 }
 
 /// Makes it, starts it, stays; answers the code of its first process.
@@ -70,14 +77,14 @@ pub(super) fn run(global: &Global, args: &CreateArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-fn read(bundle: &Path) -> Result<Spec, Failure> {
+pub(super) fn read(bundle: &Path) -> Result<Spec, Failure> {
     let path = bundle.join("config.json");
     let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
 /// What runc and liblxc both take as a name, and is one component of a path.
-fn name(id: &str) -> Result<&str, Failure> {
+pub(super) fn name(id: &str) -> Result<&str, Failure> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '+');
     if id.is_empty() || !id.chars().all(fine) || id.starts_with('.') {
         return Err(

@@ -13,14 +13,13 @@ use rustix::io::FdFlags;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::Failure;
-use super::args::{ExecArgs, Global};
+use super::args::ExecArgs;
 use crate::plan::{self, Host};
 use crate::seccomp;
 use crate::state::{Container, Status};
 
 /// Runs it; answers its code, or 0 at once if nobody stays.
-pub(super) fn exec(global: &Global, args: &ExecArgs) -> Result<u8, Failure> {
-    let container = Container::find(&global.root, &args.id)?;
+pub(super) fn exec(container: &Container, args: &ExecArgs) -> Result<u8, Failure> {
     let status = container.status();
     let first = container.process().filter(|_| matches!(status, Status::Running | Status::Created));
     let first =

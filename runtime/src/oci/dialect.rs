@@ -16,6 +16,7 @@ const ASKING: Duration = Duration::from_secs(10);
 pub(super) enum Dialect {
     Crun,
     Runc,
+    Lxc,
     Other,
 }
 
@@ -54,11 +55,12 @@ fn named(name: &str) -> Option<Dialect> {
     match name {
         "crun" => Some(Dialect::Crun),
         "runc" => Some(Dialect::Runc),
+        "lxc" | "cryopod-lxc" => Some(Dialect::Lxc),
         _ => None,
     }
 }
 
-/// Both begin with their name: `crun version 1.21`, `runc version 1.1.15`.
+/// All begin with their name: `crun version 1.21`, `runc version 1.1.15`, `cryopod-lxc 0.1.0`.
 fn said(options: &OciOptions, limits: &Limits) -> Result<Dialect, Error> {
     let output = Command::new(&options.program).arg("--version").run(&limits.at_most(ASKING))?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -102,6 +104,7 @@ mod tests {
         let cases = [
             ("echo crun version 1.22; echo commit: x", Dialect::Crun),
             ("echo runc version 1.3.0", Dialect::Runc),
+            ("echo cryopod-lxc 0.1.0", Dialect::Lxc),
             ("echo youki version 0.5", Dialect::Other),
         ];
         for (script, expected) in cases {

@@ -1,7 +1,7 @@
 //! What is known of each container without asking the runtime: a process start costs more than the whole call.
 //!
 //! Containers made by this process are remembered; for others (the `cryopod` command, a shim after a restart) the
-//! runtime's own state file is read: `<root>/<id>/status` of crun, `<root>/<id>/state.json` of runc.
+//! runtime's own state file is read: `<root>/<id>/status` of crun, `<root>/<id>/state.json` of runc and cryopod-lxc.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,7 +48,7 @@ impl Registry {
 }
 
 fn from_state(id: &str, dir: &Path) -> Result<Known, Error> {
-    for (file, read) in [("status", of_crun as fn(&Value) -> Option<Known>), ("state.json", of_runc)] {
+    for (file, read) in [("status", of_crun as fn(&Value) -> Option<Known>), ("state.json", of_state)] {
         let path = dir.join(file);
         let size = match std::fs::metadata(&path) {
             Ok(meta) => meta.len(),
@@ -76,6 +76,16 @@ fn of_crun(state: &Value) -> Option<Known> {
         scope => Cgroup::below_root(&format!("{path}/{scope}")),
     };
     Some(Known { init: process(state, "pid", "process-start-time")?, cgroup })
+}
+
+fn of_state(state: &Value) -> Option<Known> {
+    of_runc(state).or_else(|| of_lxc(state))
+}
+
+/// `Record` of the room `lxc`.
+fn of_lxc(state: &Value) -> Option<Known> {
+    let cgroup = Cgroup::at(state.get("cgroup")?.as_str()?);
+    Some(Known { init: process(state, "pid", "began")?, cgroup })
 }
 
 fn of_runc(state: &Value) -> Option<Known> {
@@ -121,6 +131,14 @@ mod tests {
         );
         let known = Registry::default().find("c1", root.path()).expect("known");
         assert_eq!((known.init.pid, known.cgroup.relative().as_str()), (42, "/pods/c1"));
+    }
+
+    #[test]
+    fn lxc_state_is_read() {
+        let root = root("state.json", r#"{"id":"c1","pid":43,"began":8,"cgroup":"/sys/fs/cgroup/pods/c1"}"#);
+        let known = Registry::default().find("c1", root.path()).expect("known");
+        assert_eq!(known.init, Process { pid: 43, start_time: 8 });
+        assert_eq!(known.cgroup.relative(), "/pods/c1");
     }
 
     #[test]

@@ -108,6 +108,13 @@ pub(super) const SUITES: &[Suite] = &[
         budget: minutes(15),
     },
     Suite {
+        name: "lxc",
+        about: "pods and bundles as LXC containers: what `oci` and `matrix` show, the LXC tools, restores of restores",
+        place: Place::Node(&[&[E2E, "lxc"]]),
+        only_full: false,
+        budget: minutes(30),
+    },
+    Suite {
         name: "critest",
         about: "the validation suite of cri-tools in both sandboxer modes, beside containerd's own shim",
         place: Place::Node(&[&[E2E, "critest"]]),

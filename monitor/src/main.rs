@@ -1,11 +1,11 @@
-//! Answers on a container's command socket until the container has ended: see `cryopod_lxc::monitor`.
+//! Answers on a container's command socket until the container has ended: see `cryopod_lxc_monitor`.
 
 use std::error::Error;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 
-use cryopod_lxc::monitor::{Listener, Subject};
+use cryopod_lxc_monitor::{Listener, Subject};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// `NAME LXCPATH PID CGROUP CLONE-FLAGS`; the listening socket is standard input.

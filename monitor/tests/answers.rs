@@ -15,8 +15,7 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
-use cryopod_lxc::client::Client;
-use cryopod_lxc::monitor::{Error, Listener, Subject, bind};
+use cryopod_lxc_monitor::{Client, Error, Listener, Subject, bind};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::monitor::address;
+use crate::server::address;
 
 /// liblxc answers from its main loop, at once.
 const PATIENCE: Duration = Duration::from_secs(5);

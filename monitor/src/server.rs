@@ -140,7 +140,11 @@ impl Listener {
     }
 }
 
-/// `\0<lxcpath>/<name>/command`, without a zero at the end.
+/// Address of a container's command socket: `\0<lxcpath>/<name>/command`, without a zero at the end (lxc
+/// `src/lxc/commands_utils.c`).
+///
+/// # Errors
+/// When it is longer than the address of a socket may be.
 pub(crate) fn address(path: &str, name: &str) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("{path}/{name}/command"))
 }
