@@ -10,6 +10,7 @@ use cryopod_init::report::Report;
 use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::devices;
 use crate::refusal::Refusal;
 use crate::resources;
 use crate::state::{self, Container, RESULT, START, Status};
@@ -210,8 +211,11 @@ fn until(patience: Duration, reached: impl Fn() -> bool) -> bool {
 /// # Errors
 /// At the first that the kernel does not take; those before it hold.
 pub fn update(container: &Container, wanted: &LinuxResources) -> Result<(), Error> {
-    if wanted.devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(Refusal::of("devices", "cannot be changed while the container exists").into());
+    // None given leaves them as they are, as all the other limits.
+    if let Some(given) = wanted.devices().as_deref().filter(|devices| !devices.is_empty()) {
+        let rules = devices::rules(given)?;
+        let group = &container.record.cgroup;
+        host("restrict devices in", group.display(), devices::attach(group, &rules))?;
     }
     for (file, value) in resources::settings(wanted)? {
         let path = container.record.cgroup.join(file);

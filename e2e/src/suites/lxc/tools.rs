@@ -20,6 +20,7 @@ fn running(name: &str) -> Result<(Pod, Container), Failure> {
     let pod = Pod::run(HANDLER, name)?;
     let container =
         pod.start(&Spec::sh("c", "i=0; while :; do i=$((i+1)); echo $i > /m; mv /m /n; sleep 0.1; done"))?;
+    eventually("it counts", LONG, || Ok(container.file("/n").ok()))?;
     Ok((pod, container))
 }
 
