@@ -4,15 +4,13 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
 use crate::error::{Context, Error};
-use crate::plan::{Hook, Plan};
+use crate::plan::Plan;
 use crate::report::Report;
-use crate::{devices, mounts, paths, process, sys, terminal};
+use crate::{devices, hooks, mounts, paths, process, sys, terminal};
 
 /// Descriptors, by number, that it is started with.
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +48,8 @@ pub fn run(inherited: Inherited) -> Result<(), Error> {
     drop(report);
     start.read_exact(&mut [0]).step("wait to be started")?;
     drop(start);
-    for hook in &plan.hooks {
-        if let Err(error) = run_hook(hook) {
-            return tell(&mut result, &error);
-        }
+    if let Err(error) = hooks::run_all(&plan.hooks, std::process::id()) {
+        return tell(&mut result, &error);
     }
     // Our end of the fifo closes with it: that is how `start` learns of the success.
     let error = process::run(&plan.process, &program);
@@ -97,32 +93,4 @@ fn prepare(plan: &Plan) -> Result<(), Error> {
     plan.files.masked.iter().try_for_each(|path| paths::mask(path))?;
     // Nothing of the host's may reach the workload.
     sys::close_on_exec_from(3).step("close the descriptors of the host")
-}
-
-fn run_hook(hook: &Hook) -> Result<(), Error> {
-    let (program, args) = (&hook.path, hook.args.get(1..).unwrap_or_default());
-    let mut command = Command::new(program);
-    if let Some(name) = hook.args.first() {
-        std::os::unix::process::CommandExt::arg0(&mut command, name);
-    }
-    let env = hook.env.iter().filter_map(|variable| variable.split_once('='));
-    command.args(args).env_clear().envs(env).stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut child = command.spawn().on("run the hook", program.display())?;
-    if let Some(mut input) = child.stdin.take() {
-        // A hook that does not read its state is none the worse for it.
-        input.write_all(hook.state.as_bytes()).ok();
-    }
-    let deadline = hook.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
-    let failed = |text: String| Err(std::io::Error::other(text)).on("run the hook", program.display());
-    loop {
-        if let Some(status) = child.try_wait().on("wait for the hook", program.display())? {
-            return if status.success() { Ok(()) } else { failed(status.to_string()) };
-        }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            child.kill().ok();
-            child.wait().ok();
-            return failed("it took longer than it may".to_owned());
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }

@@ -22,6 +22,8 @@ pub struct Place<'a> {
     pub log: &'a Path,
     /// Mounts that liblxc makes, with their type.
     pub mounts: &'a [(PathBuf, String)],
+    /// Command at which the container waits before its root is changed.
+    pub gate: Option<&'a str>,
 }
 
 /// What liblxc calls the namespaces.
@@ -74,6 +76,9 @@ pub fn text(spec: &Spec, place: &Place<'_>, settings: &[Setting]) -> Result<Stri
         let inside = destination.strip_prefix("/").unwrap_or(destination);
         let at = escape(path("mounts.destination", inside)?);
         lines.put("lxc.mount.entry", format!("{kind} {at} {kind} create=dir 0 0"))?;
+    }
+    if let Some(gate) = place.gate {
+        lines.put("lxc.hook.mount", gate)?;
     }
     for (file, value) in settings {
         lines.put(&format!("lxc.cgroup2.{file}"), value)?;
@@ -201,6 +206,7 @@ mod tests {
             monitor_cgroup: Path::new("kubepods/pod1/c1-start"),
             log: Path::new("/run/c1/log"),
             mounts: &mounts,
+            gate: Some("/bin/init gate 5 6"),
         };
         text(&spec, &place, &[("memory.max".to_owned(), "67108864".to_owned())])
     }
@@ -225,6 +231,7 @@ mod tests {
         has(&text, "lxc.time.offset.boot = 5s");
         has(&text, "lxc.time.offset.monotonic = 1000000007ns");
         has(&text, "lxc.cgroup2.memory.max = 67108864");
+        has(&text, "lxc.hook.mount = /bin/init gate 5 6");
         has(&text, "lxc.mount.entry = sysfs a\\040b sysfs create=dir 0 0");
         assert!(!text.contains("lxc.idmap") && !text.contains("share.ipc"));
     }

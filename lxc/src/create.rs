@@ -21,6 +21,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::cgroup;
 use crate::directory::Directory;
+use crate::hooks::{self, Gate, Hooks};
 use crate::making::{Error, HIERARCHY, Programs, Request, answer, end, host, monitor_cgroup};
 use crate::plan::{self, Draft, Host};
 use crate::refusal::Refusal;
@@ -33,11 +34,15 @@ use crate::state::{RESULT, START};
 pub fn create(request: &Request<'_>, programs: &Programs) -> Result<u32, Error> {
     let draft =
         plan::draft(request.spec, &Host { bundle: request.bundle, capabilities: request.capabilities })?;
+    let hooks = Hooks::of(request);
     let dir = Directory::make(request)?;
-    dir.configure(request, &draft.by_liblxc)?;
-    let made = launch(request, programs, draft, &dir).and_then(|pid| {
+    let gate = if hooks.need_a_gate() { Some(Gate::make(&hooks)?) } else { None };
+    let hook = gate.as_ref().map(|gate| gate_hook(gate, programs));
+    dir.configure(request, &draft.by_liblxc, hook.as_deref())?;
+    let made = launch(request, programs, draft, &dir, &hooks, gate).and_then(|pid| {
         // Not before: its nodes are made by now.
         cgroup::restrict_devices(request)?;
+        dir.guard()?;
         let container = dir.record(request, pid)?;
         // liblxc's own answer has ended with its process.
         answer(&container, &programs.monitor)?;
@@ -126,13 +131,28 @@ impl Handed {
     }
 }
 
-fn launch(request: &Request<'_>, programs: &Programs, draft: Draft, dir: &Directory) -> Result<u32, Error> {
+/// The command that liblxc runs, by a shell, in the container's namespaces.
+fn gate_hook(gate: &Gate, programs: &Programs) -> String {
+    let (hooks, socket) = (gate.hooks.as_raw_fd(), gate.theirs.as_raw_fd());
+    format!("{} gate {hooks} {socket}", programs.init.display())
+}
+
+fn launch(
+    request: &Request<'_>,
+    programs: &Programs,
+    draft: Draft,
+    dir: &Directory,
+    hooks: &Hooks,
+    gate: Option<Gate>,
+) -> Result<u32, Error> {
     let handed = Handed::open(request, programs, &draft, dir)?;
     let mut plan = draft.plan;
+    plan.hooks = hooks.start_container.clone();
     handed.number(&mut plan, request);
     let plan_file = host("write", "the plan", written(&plan))?;
     let (report, theirs) = host("make", "a pair of sockets", UnixStream::pair())?;
-    let inherited = || handed.all().chain([plan_file.as_fd(), theirs.as_fd()]);
+    let gate_fds = || gate.iter().flat_map(|gate| [gate.hooks.as_fd(), gate.theirs.as_fd()]);
+    let inherited = || handed.all().chain([plan_file.as_fd(), theirs.as_fd()]).chain(gate_fds());
     for fd in inherited() {
         let kept = rustix::io::fcntl_setfd(fd, FdFlags::empty()).map_err(io::Error::from);
         host("hand over", "a descriptor", kept)?;
@@ -154,15 +174,14 @@ fn launch(request: &Request<'_>, programs: &Programs, draft: Draft, dir: &Direct
     let mut launcher = Launcher(host("run", program, started)?);
     // Ours would keep the end of a container that dies from being seen.
     drop((theirs, handed));
-    let ready = wait(report, request.patience, dir);
-    let pid = ready.and_then(|()| {
-        let path = request.path.display().to_string();
-        host(
-            "ask liblxc for the first process of",
-            request.id,
-            Client { path: &path, name: request.id }.init_pid(),
-        )
-    });
+    let path = request.path.display().to_string();
+    let pid = || Client { path: &path, name: request.id }.init_pid();
+    let passed = match gate.map(Gate::into_ours) {
+        Some(gate) => hooks::pass(gate, hooks, request.patience, pid).map(drop),
+        None => Ok(()),
+    };
+    let ready = passed.and_then(|()| wait(report, request.patience, dir));
+    let pid = ready.and_then(|()| host("ask liblxc for the first process of", request.id, pid()));
     launcher.end();
     pid
 }

@@ -18,6 +18,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Place};
+use crate::hooks::Hooks;
 use crate::making::{Error, HIERARCHY, Request, end, host, monitor_cgroup};
 use crate::resources::{self, Setting};
 use crate::state::{self, Container, Record, began, boot};
@@ -124,18 +125,36 @@ impl Directory {
         &self,
         request: &Request<'_>,
         mounts: &[(PathBuf, String)],
+        gate: Option<&str>,
     ) -> Result<Vec<Setting>, Error> {
         let root = request.root()?;
         let log = self.path.join(LOG);
         let monitor_cgroup = monitor_cgroup(request.cgroup);
-        let place =
-            Place { root: &root, cgroup: request.cgroup, monitor_cgroup: &monitor_cgroup, log: &log, mounts };
+        let place = Place {
+            root: &root,
+            cgroup: request.cgroup,
+            monitor_cgroup: &monitor_cgroup,
+            log: &log,
+            mounts,
+            gate,
+        };
         let limits = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let settings = limits.map(resources::settings).transpose()?.unwrap_or_default();
         let text = config::text(request.spec, &place, &settings)?;
         let path = self.path.join(CONFIG);
         host("write", path.display(), fs::write(&path, text))?;
         Ok(settings)
+    }
+
+    /// Makes of the configuration one that only describes the container: `lxc-start` must not start it a second time, without
+    /// its pod.
+    pub(crate) fn guard(&self) -> Result<(), Error> {
+        let path = self.path.join(CONFIG);
+        let text = host("read", path.display(), fs::read_to_string(&path))?;
+        let lines = text.lines().filter(|line| !line.starts_with("lxc.hook."));
+        let text: String =
+            lines.chain(["lxc.hook.pre-start = false"]).map(|line| format!("{line}\n")).collect();
+        host("write", path.display(), fs::write(&path, text))
     }
 
     /// Writes what is known of the container.
@@ -157,6 +176,7 @@ impl Directory {
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect(),
             clone_flags: config::clone_flags(request.spec),
+            hooks: Hooks::of(request),
         };
         let container = Container { dir: self.path.clone(), record };
         container.write()?;

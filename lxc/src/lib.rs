@@ -11,6 +11,7 @@ pub mod create;
 pub mod criu;
 pub mod devices;
 pub mod directory;
+pub mod hooks;
 pub mod launch;
 pub mod making;
 pub mod operate;

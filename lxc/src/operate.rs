@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cryopod_init::hooks::run_all;
 use cryopod_init::report::Report;
 use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -89,7 +90,17 @@ pub fn start(container: &Container) -> Result<(), Error> {
     }
     match said {
         Some(Report::Failed { message, errno }) => Err(Error::Inside { message, errno }),
-        Some(Report::Ready | Report::Running { .. }) | None => Ok(()),
+        Some(Report::Ready | Report::Running { .. }) | None => {
+            warn_of(run_all(&container.record.hooks.poststart, container.record.pid));
+            Ok(())
+        }
+    }
+}
+
+/// These hooks come too late to keep anything from happening (runtime spec, "Lifecycle").
+fn warn_of(ran: Result<(), cryopod_init::error::Error>) {
+    if let Err(error) = ran {
+        eprintln!("cryopod-lxc: warning: {error}");
     }
 }
 
@@ -243,9 +254,11 @@ pub fn delete(container: &Container, force: bool) -> Result<(), Error> {
         host("remove", cgroup.display(), remove_groups(cgroup))?;
     }
     match fs::remove_dir_all(&container.dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => host("remove", container.dir.display(), result),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => host("remove", container.dir.display(), result)?,
     }
+    warn_of(run_all(&container.record.hooks.poststop, 0));
+    Ok(())
 }
 
 /// From the leaves up: the kernel removes empty groups only.

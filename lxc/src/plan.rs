@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use cryopod_init::options::{Bind, Options};
-use cryopod_init::plan::{self, Files, Hook, Plan, What};
+use cryopod_init::plan::{self, Files, Plan, What};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Mount, Process, Spec};
 
 use crate::capabilities;
@@ -106,7 +106,6 @@ pub fn draft(spec: &Spec, host: &Host<'_>) -> Result<Draft, Error> {
         root_propagation: propagation(linux.rootfs_propagation().as_deref())?,
     };
     let own_uts = has_own(spec, LinuxNamespaceType::Uts);
-    let hooks = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().clone()).unwrap_or_default();
     let mut process = self::process(process, host, "process")?;
     if let Some(filter) = linux.seccomp() {
         process.seccomp = Some(seccomp::compile(filter)?);
@@ -116,7 +115,7 @@ pub fn draft(spec: &Spec, host: &Host<'_>) -> Result<Draft, Error> {
         hostname: spec.hostname().clone().filter(|_| own_uts),
         domainname: spec.domainname().clone().filter(|_| own_uts),
         sysctl: linux.sysctl().iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect(),
-        hooks: hooks.iter().map(hook).collect(),
+        hooks: Vec::new(),
         process,
     };
     Ok(Draft { plan, trees, by_liblxc })
@@ -301,16 +300,6 @@ fn device(index: usize, wanted: &LinuxDevice) -> Result<plan::Device, Refusal> {
         gid: wanted.gid().unwrap_or(0),
         fd: None,
     })
-}
-
-fn hook(wanted: &oci_spec::runtime::Hook) -> Hook {
-    Hook {
-        path: wanted.path().clone(),
-        args: wanted.args().clone().unwrap_or_default(),
-        env: wanted.env().clone().unwrap_or_default(),
-        timeout: wanted.timeout().and_then(|seconds| u32::try_from(seconds).ok()),
-        state: String::new(),
-    }
 }
 
 /// A process of a container, the first or a further one; `field` is where it stands. Its filter and its terminal come from

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::hooks::Hooks;
+
 /// Its file in the container's directory.
 const FILE: &str = "state.json";
 /// A fifo that is there until the container is started.
@@ -38,6 +40,9 @@ pub struct Record {
     pub annotations: BTreeMap<String, String>,
     /// `CLONE_NEW*` of the namespaces that a further process has to enter.
     pub clone_flags: u32,
+    /// What is run after it has started, and after it is gone.
+    #[serde(default)]
+    pub hooks: Hooks,
 }
 
 /// Status of the runtime spec, and `paused`, which runc and crun have too.
@@ -194,6 +199,7 @@ mod tests {
             oci_version: "1.2.0".into(),
             annotations: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
             clone_flags: 0,
+            hooks: Hooks::default(),
         };
         Container { dir: dir.join("c1"), record }
     }

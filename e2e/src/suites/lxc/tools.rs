@@ -40,6 +40,8 @@ fn seen() -> Result<(), Failure> {
     let (pid, expected) = (info(&container, "-p")?, container.pid()?);
     ensure(pid == expected.to_string(), || format!("lxc-info says PID {pid}, CRI says {expected}"))?;
     let cgroup = exec_ok(&["lxc-cgroup", "-n", &container.id, "pids.current"])?;
+    let again = exec(&["lxc-start", "-F", "-n", &container.id])?;
+    ensure(again.code != 0, || "lxc-start starts the container of a pod a second time".to_owned())?;
     ensure(cgroup.trim().parse::<u32>().is_ok_and(|count| count > 0), || {
         format!("pids.current is {cgroup}")
     })?;
