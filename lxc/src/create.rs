@@ -12,6 +12,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use cryopod_init::mounts::clone_flags;
+use cryopod_init::options::Bind;
 use cryopod_init::plan::{Plan, Terminal, What};
 use cryopod_init::report::Report;
 use cryopod_lxc_monitor::Client;
@@ -26,6 +27,7 @@ use crate::making::{Error, HIERARCHY, Programs, Request, answer, end, host, moni
 use crate::plan::{self, Draft, Host};
 use crate::refusal::Refusal;
 use crate::state::{RESULT, START};
+use crate::sys::idmap;
 
 /// Makes it; answers the PID of its first process, which is a child of the nearest subreaper from then on.
 ///
@@ -87,7 +89,13 @@ impl Handed {
             let flags =
                 OpenTreeFlags::from_bits_retain(clone_flags(tree.reach)) | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             let cloned = open_tree(CWD, &tree.source, flags).map_err(io::Error::from);
-            trees.push(host("clone the mount of", tree.source.display(), cloned)?);
+            let cloned = host("clone the mount of", tree.source.display(), cloned)?;
+            if let Some(ids) = &tree.ids {
+                let mapped = idmap::user_namespace(&ids.users, &ids.groups)
+                    .and_then(|users| idmap::map(cloned.as_fd(), ids.reach == Bind::Recursive, &users));
+                host("map the owners of", tree.source.display(), mapped)?;
+            }
+            trees.push(cloned);
         }
         let connect =
             |path: &Path| host("connect to the console socket", path.display(), UnixStream::connect(path));

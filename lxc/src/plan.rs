@@ -4,7 +4,9 @@ use std::path::{Component, Path, PathBuf};
 
 use cryopod_init::options::{Bind, Options};
 use cryopod_init::plan::{self, Files, Plan, What};
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Mount, Process, Spec};
+use oci_spec::runtime::{
+    Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Mount, Process, Spec,
+};
 
 use crate::capabilities;
 use crate::refusal::Refusal;
@@ -26,6 +28,19 @@ pub struct Tree {
     /// Absolute.
     pub source: PathBuf,
     /// With what is mounted below, or without.
+    pub reach: Bind,
+    /// Owners of its files other than on disk.
+    pub ids: Option<Ids>,
+}
+
+/// How ids on disk become those of a container: first id, what it becomes, how many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ids {
+    /// Of users.
+    pub users: Vec<(u32, u32, u32)>,
+    /// Of groups.
+    pub groups: Vec<(u32, u32, u32)>,
+    /// Also in what is mounted below.
     pub reach: Bind,
 }
 
@@ -64,7 +79,7 @@ pub fn draft(spec: &Spec, host: &Host<'_>) -> Result<Draft, Error> {
     let mut by_liblxc = Vec::new();
     let mut mounts = Vec::new();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        let made = self::mount(index, mount, host, &mut trees)?;
+        let made = self::mount(index, mount, linux, host, &mut trees)?;
         if made.what == What::Mounted {
             let kind = mount.typ().clone().unwrap_or_default();
             by_liblxc.push((made.destination.clone(), kind));
@@ -83,7 +98,8 @@ pub fn draft(spec: &Spec, host: &Host<'_>) -> Result<Draft, Error> {
     }
     if in_user_namespace {
         for device in &mut devices {
-            device.fd = Some(place(&mut trees, Tree { source: device.path.clone(), reach: Bind::One }));
+            device.fd =
+                Some(place(&mut trees, Tree { source: device.path.clone(), reach: Bind::One, ids: None }));
         }
     }
     let paths = |paths: &Option<Vec<String>>| paths.iter().flatten().map(PathBuf::from).collect();
@@ -179,6 +195,7 @@ fn place(trees: &mut Vec<Tree>, tree: Tree) -> i32 {
 fn mount(
     index: usize,
     wanted: &Mount,
+    linux: &Linux,
     host: &Host<'_>,
     trees: &mut Vec<Tree>,
 ) -> Result<plan::Mount, Refusal> {
@@ -188,16 +205,16 @@ fn mount(
     let options = Options::parse(options).map_err(|error| {
         Refusal::of(field("options"), format!("has {:?}, which is not supported", error.0))
     })?;
-    if options.idmap.is_some() || wanted.uid_mappings().is_some() || wanted.gid_mappings().is_some() {
-        return Err(Refusal::of(field("uidMappings"), "is not supported by the LXC backend yet"));
-    }
+    let ids = ids(wanted, options.idmap, linux).map_err(|why| Refusal::of(field("uidMappings"), why))?;
     let kind = wanted.typ().as_deref().unwrap_or_default();
     let what = match (kind, options.bind) {
         (_, Some(reach)) => {
-            tree(wanted, reach, host, trees).ok_or_else(|| Refusal::of(field("source"), "is missing"))?
+            tree(wanted, reach, ids, host, trees).ok_or_else(|| Refusal::of(field("source"), "is missing"))?
         }
-        ("bind", None) => {
-            tree(wanted, Bind::One, host, trees).ok_or_else(|| Refusal::of(field("source"), "is missing"))?
+        ("bind", None) => tree(wanted, Bind::One, ids, host, trees)
+            .ok_or_else(|| Refusal::of(field("source"), "is missing"))?,
+        (_, None) if ids.is_some() => {
+            return Err(Refusal::of(field("uidMappings"), "is for bind mounts only"));
         }
         // The only ones that a user namespace cannot mount after the old root has gone.
         ("proc" | "sysfs", None) => What::Mounted,
@@ -212,10 +229,38 @@ fn mount(
     Ok(plan::Mount { destination, what, options })
 }
 
-fn tree(wanted: &Mount, reach: Bind, host: &Host<'_>, trees: &mut Vec<Tree>) -> Option<What> {
+fn tree(
+    wanted: &Mount,
+    reach: Bind,
+    ids: Option<Ids>,
+    host: &Host<'_>,
+    trees: &mut Vec<Tree>,
+) -> Option<What> {
     let source = host.bundle.join(wanted.source().as_ref()?);
     let directory = source.is_dir();
-    Some(What::Tree { fd: place(trees, Tree { source, reach }), directory })
+    Some(What::Tree { fd: place(trees, Tree { source, reach, ids }), directory })
+}
+
+/// The mount's own mappings; with the option `idmap` and none of its own, the container's (runtime spec, "Linux mount options").
+fn ids(wanted: &Mount, option: Option<Bind>, linux: &Linux) -> Result<Option<Ids>, &'static str> {
+    let all = |mappings: Option<&Vec<LinuxIdMapping>>| -> Vec<(u32, u32, u32)> {
+        let each = mappings.into_iter().flatten();
+        each.map(|mapping| (mapping.container_id(), mapping.host_id(), mapping.size())).collect()
+    };
+    let own = (all(wanted.uid_mappings().as_ref()), all(wanted.gid_mappings().as_ref()));
+    let (users, groups) = match own {
+        (users, groups) if users.is_empty() && groups.is_empty() => {
+            if option.is_none() {
+                return Ok(None);
+            }
+            (all(linux.uid_mappings().as_ref()), all(linux.gid_mappings().as_ref()))
+        }
+        own => own,
+    };
+    if users.is_empty() || groups.is_empty() {
+        return Err("and gidMappings are needed both for a mount with other owners");
+    }
+    Ok(Some(Ids { users, groups, reach: option.unwrap_or(Bind::One) }))
 }
 
 /// In the container everything begins at its root, and `..` at the root is the root.
@@ -381,7 +426,7 @@ mod tests {
         assert_eq!((plan.process.user.uid, plan.hostname.as_deref()), (5, Some("pod")));
         assert!(plan.files.own_dev && plan.files.readonly_root && !plan.files.bind_devices);
         assert_eq!(plan.files.devices.len(), 6);
-        assert_eq!(trees, [Tree { source: "/bundle/hosts".into(), reach: Bind::Recursive }]);
+        assert_eq!(trees, [Tree { source: "/bundle/hosts".into(), reach: Bind::Recursive, ids: None }]);
         let dev = (PathBuf::from("/dev"), "tmpfs".to_owned());
         assert_eq!(by_liblxc, [(PathBuf::from("/proc"), "proc".to_owned()), dev]);
         assert_eq!(plan.files.temporary, [PathBuf::from("/dev")]);
@@ -412,6 +457,29 @@ mod tests {
         let tree = mapped.trees.get(usize::try_from(fuse.fd.unwrap()).unwrap()).unwrap();
         assert_eq!(tree.source, Path::new("/dev/fuse"));
         assert!(mapped.plan.files.bind_devices);
+    }
+
+    #[test]
+    fn owners_are_the_mounts_own_or_the_containers() {
+        let ids = |change: &dyn Fn(&mut Value)| {
+            let draft = made(|spec| {
+                spec["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 7, "size": 9 }]);
+                spec["linux"]["gidMappings"] = json!([{ "containerID": 0, "hostID": 8, "size": 9 }]);
+                change(&mut spec["mounts"][2]);
+            });
+            draft.map(|draft| draft.trees.into_iter().next().unwrap().ids)
+        };
+        assert_eq!(ids(&|_| ()).unwrap(), None);
+        let container = ids(&|mount| mount["options"] = json!(["rbind", "ridmap"])).unwrap().unwrap();
+        assert_eq!((container.users, container.reach), (vec![(0, 7, 9)], Bind::Recursive));
+        let own = json!([{ "containerID": 1, "hostID": 2, "size": 3 }]);
+        let of_mount = ids(&|mount| {
+            mount["uidMappings"] = own.clone();
+            mount["gidMappings"] = own.clone();
+        });
+        assert_eq!(of_mount.unwrap().unwrap().groups, [(1, 2, 3)]);
+        let half = ids(&|mount| mount["uidMappings"] = own.clone()).unwrap_err().to_string();
+        assert!(half.starts_with("mounts[2].uidMappings"), "{half}");
     }
 
     #[test]
