@@ -24,7 +24,8 @@ pub(crate) const DEFAULT_ROOT: &str = "/run/cryopod";
 
 /// Run containers, freeze them – memory and disk, one instant – into a ZFS-backed store, and bring them back.
 ///
-/// Works on OCI bundles without any daemon, and on running pods through their shim.
+/// Works on OCI bundles without any daemon, and on running pods through their shim. `cryopod --backend lxc VERB` is an OCI
+/// runtime whose containers are LXC containers (`cryopod --backend lxc --help`).
 #[derive(Debug, Parser)]
 #[command(name = "cryopod", version, disable_help_subcommand = true, subcommand_required = true)]
 #[command(arg_required_else_help = true, max_term_width = 100)]

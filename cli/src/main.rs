@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod advice;
 mod args;
+mod backend;
 mod context;
 mod doctor;
 mod error;
@@ -37,6 +38,19 @@ fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     if is_hook(words.first()) {
         return ExitCode::from(u8::try_from(hook::main()).unwrap_or(1));
+    }
+    match backend::asked(&words) {
+        backend::Asked::Own => {}
+        backend::Asked::Lxc(words) => {
+            eprintln!("cryopod: {}", backend::become_lxc(words));
+            return ExitCode::from(exit::USAGE);
+        }
+        backend::Asked::Unknown(name) => {
+            eprintln!(
+                "cryopod: --backend {name}: the only one is lxc; crun and runc are chosen by the configuration"
+            );
+            return ExitCode::from(exit::USAGE);
+        }
     }
     let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,

@@ -3,6 +3,7 @@
 mod args;
 mod cgroup;
 mod create;
+mod events;
 mod exec;
 mod log;
 mod memory;
@@ -70,6 +71,8 @@ fn run(cli: &Cli) -> Result<u8, Failure> {
         Verb::Exec(args) => return exec::exec(&tended(&args.id)?, args),
         Verb::Ps { format, id } => show::processes(&tended(id)?, *format)?,
         Verb::List { format, quiet } => show::list(&cli.global.root, *format, *quiet)?,
+        Verb::Events(args) => events::events(&tended(&args.id)?, args)?,
+        Verb::Spec { bundle } => show::spec(bundle)?,
         Verb::Features => show::features()?,
         Verb::Launch { name, path, init, arguments } => crate::launch::run(name, path, *init, arguments)?,
     }

@@ -125,6 +125,14 @@ pub(super) enum Verb {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Show figures of a container, and when it lacks memory, as lines of JSON
+    Events(EventsArgs),
+    /// Write a config.json to start from
+    Spec {
+        /// Directory for it
+        #[arg(short, long, default_value = ".", value_name = "DIR")]
+        bundle: PathBuf,
+    },
     /// Show what this runtime understands (OCI runtime spec, "Features")
     Features,
     /// Be liblxc's monitor while a container is made
@@ -158,6 +166,18 @@ pub(super) struct CreateArgs {
     /// `run` leaves the container after it has ended
     #[arg(long)]
     pub(super) keep: bool,
+    /// Name of the container
+    pub(super) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EventsArgs {
+    /// Time between two lines with figures, as 5s, 500ms or 2m
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = duration)]
+    pub(super) interval: std::time::Duration,
+    /// The figures of now only
+    #[arg(long)]
+    pub(super) stats: bool,
     /// Name of the container
     pub(super) id: String,
 }
@@ -258,6 +278,20 @@ pub(super) struct ExecArgs {
     pub(super) command: Vec<String>,
 }
 
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let wrong = || format!("{text:?} is no time such as 5s, 500ms or 2m");
+    let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(at);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let milliseconds = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1000),
+        "m" => number.checked_mul(60_000),
+        _ => None,
+    };
+    milliseconds.map(std::time::Duration::from_millis).ok_or_else(wrong)
+}
+
 fn user(text: &str) -> Result<(u32, Option<u32>), String> {
     let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
     match text.split_once(':') {
@@ -327,6 +361,15 @@ mod tests {
         }
         for text in ["65", "-1", "SIG", "NOPE", "RTMIN+40", ""] {
             assert!(signal(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("5s").map(|time| time.as_secs()), Ok(5));
+        assert_eq!(duration("500ms").map(|time| time.as_millis()), Ok(500));
+        for text in ["", "5", "s", "-1s", "5h", "99999999999999999999s"] {
+            assert!(duration(text).is_err(), "{text}");
         }
     }
 

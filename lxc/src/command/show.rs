@@ -70,12 +70,21 @@ pub(super) fn list(root: &Path, format: Format, quiet: bool) -> Result<(), Failu
     print(&std::iter::once(head).chain(rows).collect::<Vec<_>>().join("\n"))
 }
 
+/// A config.json to start from; one that is there is somebody's work.
+pub(super) fn spec(bundle: &Path) -> Result<(), Failure> {
+    let path = bundle.join("config.json");
+    let text = serde_json::to_vec_pretty(&oci_spec::runtime::Spec::default())?;
+    let written = fs::File::create_new(&path)
+        .and_then(|mut file| file.write_all(&text).and_then(|()| file.write_all(b"\n")));
+    written.map_err(|error| format!("write {}: {error}", path.display()).into())
+}
+
 /// OCI runtime spec, "Features".
 pub(super) fn features() -> Result<(), Failure> {
     let features = serde_json::json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.1",
-        "hooks": ["startContainer"],
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
@@ -83,7 +92,7 @@ pub(super) fn features() -> Result<(), Failure> {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } }
+            "mountExtensions": { "idmap": { "enabled": true } }
         }
     });
     print(&serde_json::to_string_pretty(&features)?)
