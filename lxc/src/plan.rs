@@ -5,13 +5,17 @@ use std::path::{Component, Path, PathBuf};
 use cryopod_init::options::{Bind, Options};
 use cryopod_init::plan::{self, Files, Plan, What};
 use oci_spec::runtime::{
-    Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Mount, Process, Spec,
+    Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxPersonalityDomain, Mount,
+    Process, Spec,
 };
 
 use crate::capabilities;
 use crate::refusal::Refusal;
 use crate::rlimits;
 use crate::seccomp;
+
+/// linux/personality.h
+const PER_LINUX32: u64 = 8;
 
 /// What the host knows and a spec does not say.
 #[derive(Debug, Clone)]
@@ -123,6 +127,10 @@ pub fn draft(spec: &Spec, host: &Host<'_>) -> Result<Draft, Error> {
     };
     let own_uts = has_own(spec, LinuxNamespaceType::Uts);
     let mut process = self::process(process, host, "process")?;
+    process.personality = linux.personality().as_ref().map(|wanted| match wanted.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => PER_LINUX32,
+    });
     if let Some(filter) = linux.seccomp() {
         process.seccomp = Some(seccomp::compile(filter)?);
     }
@@ -439,6 +447,19 @@ mod tests {
     fn a_host_name_needs_a_namespace_of_its_own() {
         let shared = made(|spec| spec["linux"]["namespaces"][1]["path"] = json!("/proc/7/ns/uts")).unwrap();
         assert_eq!(shared.plan.hostname, None);
+    }
+
+    #[test]
+    fn a_personality_is_a_number() {
+        let of = |domain: &str| {
+            made(|spec| spec["linux"]["personality"] = json!({ "domain": domain }))
+                .unwrap()
+                .plan
+                .process
+                .personality
+        };
+        assert_eq!((of("LINUX"), of("LINUX32")), (Some(0), Some(8)));
+        assert_eq!(made(|_| ()).unwrap().plan.process.personality, None);
     }
 
     #[test]
