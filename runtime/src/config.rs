@@ -1,11 +1,14 @@
 //! The configuration of a node: `/etc/cryopod/config.toml`, then `/etc/cryopod/conf.d/*.toml` in name order, later
-//! files winning key by key. Every default works with no file at all. containerd's runtime options
-//! (`config_path`, `config_body`) replace, respectively overlay, the files for one pod.
+//! files winning key by key; of `[[routing]]` all rules count, in the order of the files. Every default works with no file
+//! at all. containerd's runtime options (`config_path`, `config_body`) replace, respectively overlay, the files for one
+//! pod. Options that set `runtime.default` choose the runtime themselves: then only rules of their own count.
 //!
 //! An unknown key or a wrong value is an error that names file, line and column; a misspelt key names the one that
 //! was meant. `cryopod config check` and `dump` show the result of [`Config::load`].
 
 mod files;
+mod pattern;
+mod rule;
 mod units;
 mod unknown;
 
@@ -16,10 +19,12 @@ use cryopod_checkpoint::capture::{DEFAULT_COPY_LIMIT, DEFAULT_PRE_DUMP_MIN_RSS};
 use cryopod_checkpoint::store::{StoreChoice, StoreConfig};
 use cryopod_checkpoint::target::TcpPolicy;
 use cryopod_zfs::NameError;
-use files::{MAX_FILE, merge, parse, texts};
+use files::{MAX_FILE, Parsed, merge, parse, texts};
 use serde::{Deserialize, Serialize};
 
 pub use files::Sources;
+pub use pattern::{Pattern, PatternError};
+pub use rule::{Place, Rule};
 pub use units::{Bytes, Seconds, UnitError};
 
 /// Name of the runtime whose containers are LXC containers.
@@ -65,9 +70,11 @@ pub enum ConfigError {
         /// The key that was probably meant.
         nearest: Option<String>,
     },
-    /// `runtime.default` names a runtime that is not configured and not built in.
-    #[error("runtime.default is '{name}', which has no [runtime.{name}] section; configured: {configured}")]
+    /// `runtime.default` or a rule names a runtime that is not configured and not built in.
+    #[error("{key} is '{name}', which has no [runtime.{name}] section; configured: {configured}")]
     NoSuchRuntime {
+        /// `runtime.default`, or file, line and column of the rule's `backend`.
+        key: String,
         /// The name given.
         name: String,
         /// The names there are.
@@ -85,6 +92,13 @@ fn meant(nearest: Option<&str>) -> String {
 pub struct Config {
     /// OCI runtimes.
     pub runtime: RuntimeSection,
+    /// Which of them which pod gets; the first rule that matches decides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routing: Vec<Rule>,
+    /// Whether the runtime options choose the runtime themselves, by `runtime.default` and without rules of their own:
+    /// then pods are not routed.
+    #[serde(skip)]
+    pub fixed: bool,
     /// Where checkpoints are kept.
     pub store: StoreSection,
     /// How checkpoints are taken.
@@ -334,11 +348,24 @@ impl Default for CriuSection {
 impl Config {
     /// Reads, checks and merges everything that `sources` names.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        let mut merged = toml::Table::new();
-        for (name, text) in texts(sources)? {
-            merge(&mut merged, parse(&name, &text)?);
+        let (mut merged, mut rules, mut chosen) = (toml::Table::new(), Vec::new(), false);
+        for text in texts(sources)? {
+            let Parsed { table, rules: more } = parse(&text.name, &text.text)?;
+            let chooses = table.get("runtime").is_some_and(|runtime| runtime.get("default").is_some());
+            if text.is_option && chooses {
+                rules.clear();
+                chosen = true;
+            }
+            rules.extend(more);
+            merge(&mut merged, table);
         }
-        Self::from_table(merged)
+        let mut config = Self::from_table(merged)?;
+        for (rule, backend) in rules {
+            config.has_runtime(&rule.backend, || format!("{backend}: backend"))?;
+            config.routing.push(rule);
+        }
+        config.fixed = chosen && config.routing.is_empty();
+        Ok(config)
     }
 
     fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
@@ -349,16 +376,29 @@ impl Config {
         for builtin in ["crun", "runc", LXC] {
             config.runtime.named.entry(builtin.to_owned()).or_default();
         }
-        if !config.runtime.named.contains_key(&config.runtime.default) {
-            let configured = config.runtime.named.keys().cloned().collect::<Vec<_>>().join(", ");
-            return Err(ConfigError::NoSuchRuntime { name: config.runtime.default, configured });
-        }
+        config.has_runtime(&config.runtime.default, || "runtime.default".into())?;
         Ok(config)
     }
 
-    /// The effective configuration as TOML that reads back as the same.
+    fn has_runtime(&self, name: &str, key: impl FnOnce() -> String) -> Result<(), ConfigError> {
+        if self.runtime.named.contains_key(name) {
+            return Ok(());
+        }
+        Err(ConfigError::NoSuchRuntime { key: key(), name: name.to_owned(), configured: self.runtimes() })
+    }
+
+    /// The names of all runtimes, for messages.
+    pub fn runtimes(&self) -> String {
+        self.runtime.named.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The effective configuration as TOML that reads back as the same; a comment says where each rule comes from.
     pub fn dump(&self) -> Result<String, toml::ser::Error> {
-        toml::to_string_pretty(self)
+        let mut text = toml::to_string_pretty(&Self { routing: Vec::new(), ..self.clone() })?;
+        for rule in &self.routing {
+            text.push_str(&rule.dump()?);
+        }
+        Ok(text)
     }
 
     /// Settings of a runtime by its name.

@@ -23,6 +23,7 @@ pub mod pod_target;
 pub mod preflight;
 pub mod process;
 pub mod repair;
+pub mod routing;
 pub mod spec;
 pub mod stats;
 mod sys;

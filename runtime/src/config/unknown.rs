@@ -5,11 +5,12 @@
 
 use toml::de::{DeTable, DeValue};
 
-/// Keys of each section; `runtime.*` has free names below it.
+/// Keys of each section; `runtime.*` has free names below it. `routing` is an array of tables.
 const SECTIONS: &[(&str, &[&str])] = &[
-    ("", &["runtime", "store", "checkpoint", "volumes", "log", "criu"]),
+    ("", &["runtime", "routing", "store", "checkpoint", "volumes", "log", "criu"]),
     ("runtime", &["default"]),
     ("runtime.*", &["path", "root", "extra_args", "systemd_cgroup"]),
+    ("routing", &["namespace", "pod", "image", "labels", "annotations", "backend"]),
     ("store", &["kind", "zfs", "dir"]),
     ("store.zfs", &["root"]),
     ("store.dir", &["path"]),
@@ -29,6 +30,9 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("log", &["level"]),
     ("criu", &["path"]),
 ];
+
+/// Tables whose keys are names of other people.
+const FREE: &[&str] = &["routing.labels", "routing.annotations"];
 
 /// A key nobody reads.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,13 +57,19 @@ fn walk(table: &DeTable<'_>, section: &str, found: &mut Vec<Unknown>) {
     for (key, value) in table.iter() {
         let name = key.get_ref().as_ref();
         let path = join(section, name);
-        let below = match value.get_ref() {
-            DeValue::Table(below) => Some(below),
-            _ => None,
-        };
-        match below {
-            Some(below) if section == "runtime" && !known.contains(&name) => walk(below, "runtime.*", found),
-            Some(below) if known.contains(&name) => walk(below, &path, found),
+        match value.get_ref() {
+            DeValue::Table(below) if section == "runtime" && !known.contains(&name) => {
+                walk(below, "runtime.*", found);
+            }
+            DeValue::Table(_) if FREE.contains(&path.as_str()) => {}
+            DeValue::Table(below) if known.contains(&name) => walk(below, &path, found),
+            DeValue::Array(items) if known.contains(&name) => {
+                for item in items.iter() {
+                    if let DeValue::Table(below) = item.get_ref() {
+                        walk(below, &path, found);
+                    }
+                }
+            }
             _ if known.contains(&name) => {}
             _ => found.push(Unknown {
                 nearest: nearest(name, known).map(|near| join(section, near)),
@@ -146,6 +156,21 @@ mod tests {
         assert_eq!(check("[runtime.youki]\npath = \"/opt/youki\"\n"), None);
         let unknown = check("[runtime.youki]\npaht = \"/opt/youki\"\n").expect("a typo");
         assert_eq!(unknown.nearest.as_deref(), Some("runtime.*.path"));
+    }
+
+    #[test]
+    fn keys_of_a_rule_are_known_and_those_of_labels_and_annotations_are_free() {
+        let rule =
+            "[[routing]]\nlabels = { tier = \"web\" }\nannotations.\"a.b/c\" = \"x\"\nbackend = \"runc\"\n";
+        assert_eq!(check(rule), None);
+        let unknown =
+            check(&format!("{rule}[[routing]]\nbackend = \"runc\"\nlabel.tier = \"web\"\n")).expect("a typo");
+        assert_eq!(
+            (unknown.key.as_str(), unknown.nearest.as_deref()),
+            ("routing.label", Some("routing.labels"))
+        );
+        let inline = check("routing = [{ backend = \"runc\", images = \"x\" }]\n").expect("a typo");
+        assert_eq!(inline.nearest.as_deref(), Some("routing.image"));
     }
 
     #[test]
