@@ -1,4 +1,5 @@
-//! Which backend runs a container, from containerd's runtime options and cryopod's configuration.
+//! What containerd's runtime options and cryopod's configuration say about the backend of a container, and the backend
+//! itself. Which of the configured ones a pod gets is decided in between, in [`crate::routing`].
 //!
 //! Two kinds of options arrive (dispatch is on the type URL): `runtimeoptions.v1.Options` with a configuration file or
 //! text of ours, and runc's own `Options`, which CRI and Docker send to any runtime – of those the program, the root,
@@ -6,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use containerd_shim_protos::shim::oci::Options as RuncOptions;
 use cryopod_checkpoint::kind::Kind;
@@ -35,11 +36,27 @@ pub enum BackendsError {
         /// What is wrong.
         reason: String,
     },
+    /// The pod has containers of a runtime that is no longer configured.
+    #[error(
+        "the pod was routed to runtime '{name}' (by {by}), which has no [runtime.{name}] section any more; configured: \
+         {configured}"
+    )]
+    Gone {
+        /// The runtime of the pod.
+        name: String,
+        /// Who decided that.
+        by: String,
+        /// The names there are.
+        configured: String,
+    },
 }
 
 impl Failure for BackendsError {
     fn kind(&self) -> Kind {
-        Kind::InvalidArgument
+        match self {
+            BackendsError::Config(_) | BackendsError::Options { .. } => Kind::InvalidArgument,
+            BackendsError::Gone { .. } => Kind::FailedPrecondition,
+        }
     }
 }
 
@@ -58,16 +75,68 @@ pub struct Chosen {
     pub io_gid: u32,
 }
 
-/// Chooses backends; production reads the configuration, tests hand out fakes.
+/// Hands out backends; production reads the configuration, tests hand out fakes.
 pub trait Backends: Send + Sync {
-    /// The backend for a container of `namespace` that was created with `options`.
+    /// What `options` mean.
     ///
     /// # Errors
     /// See [`BackendsError`].
-    fn choose(&self, namespace: &str, options: Option<&Any>) -> Result<Chosen, BackendsError>;
+    fn read(&self, options: Option<&Any>) -> Result<Arc<Asked>, BackendsError>;
+
+    /// The backend `runtime`, for a container of `namespace` that was created with the options of `asked`.
+    fn backend(&self, namespace: &str, asked: &Asked, runtime: &str) -> Chosen;
 }
 
-/// What the options of a request mean.
+/// What the options of a request mean, before it is known whose container it is.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// The configuration with the options over it.
+    pub config: Config,
+    key: Key,
+    read: Read,
+}
+
+/// Type URL and value of options, as they arrived.
+type Key = (String, Vec<u8>);
+
+impl Asked {
+    /// Understands options.
+    ///
+    /// # Errors
+    /// See [`BackendsError`].
+    pub fn new(options: Option<&Any>) -> Result<Self, BackendsError> {
+        let read = read_options(options)?;
+        Ok(Self { config: Config::load(&read.sources)?, key: key(options), read })
+    }
+
+    /// The runtime that the options choose themselves: then no rule is asked.
+    pub fn fixed(&self) -> Option<&str> {
+        let program = Path::new(&self.read.runc.binary_name).file_name().and_then(|name| name.to_str());
+        program.or_else(|| self.config.fixed.then_some(self.config.runtime.default.as_str()))
+    }
+
+    /// How the runtime of that name is called for these options.
+    pub fn oci_options(&self, namespace: &str, runtime: &str) -> OciOptions {
+        apply(&self.config, &self.read.runc, namespace, runtime)
+    }
+
+    /// `backend` with what else the options say.
+    pub fn chosen(&self, backend: Arc<dyn Backend>, note: Option<RuntimeNote>) -> Chosen {
+        Chosen {
+            backend,
+            note,
+            sources: self.read.sources.clone(),
+            io_uid: self.read.runc.io_uid,
+            io_gid: self.read.runc.io_gid,
+        }
+    }
+}
+
+fn key(options: Option<&Any>) -> Key {
+    options.map(|any| (any.type_url.clone(), any.value.clone())).unwrap_or_default()
+}
+
+/// What options say by themselves.
 #[derive(Debug, Default)]
 struct Read {
     sources: Sources,
@@ -97,14 +166,13 @@ fn read_options(options: Option<&Any>) -> Result<Read, BackendsError> {
     Ok(read)
 }
 
-/// How the runtime is called for these options.
+/// How the default runtime is called for these options.
 ///
 /// # Errors
 /// See [`BackendsError`].
 pub fn oci_options(namespace: &str, options: Option<&Any>) -> Result<OciOptions, BackendsError> {
-    let read = read_options(options)?;
-    let config = Config::load(&read.sources)?;
-    Ok(apply(&config, &read.runc, namespace))
+    let asked = Asked::new(options)?;
+    Ok(asked.oci_options(namespace, asked.fixed().unwrap_or(&asked.config.runtime.default)))
 }
 
 /// How much a pod's shim logs by its configuration. One that cannot be read does not keep the shim from starting: the
@@ -114,12 +182,7 @@ pub fn log_level(options: Option<&Any>) -> Level {
     Config::load(&sources).map_or_else(|_| Level::default(), |config| config.log.level)
 }
 
-fn apply(config: &Config, runc: &RuncOptions, namespace: &str) -> OciOptions {
-    let program = Path::new(&runc.binary_name);
-    let name = match program.file_name().and_then(|name| name.to_str()) {
-        Some(name) => name,
-        None => &config.runtime.default,
-    };
+fn apply(config: &Config, runc: &RuncOptions, namespace: &str, name: &str) -> OciOptions {
     let mut options = OciOptions::from_config(config, name, namespace).unwrap_or_else(|| {
         // A program that only the request names: called like any OCI runtime.
         let fallback = OciOptions::from_config(config, "runc", namespace);
@@ -150,7 +213,8 @@ fn plain() -> OciOptions {
     }
 }
 
-fn note(options: &OciOptions) -> RuntimeNote {
+/// How `delete` calls the same runtime.
+pub fn note(options: &OciOptions) -> RuntimeNote {
     RuntimeNote {
         name: options.name.clone(),
         program: options.program.clone(),
@@ -187,88 +251,50 @@ fn noted(note: &RuntimeNote) -> OciBackend {
 /// Backends as configured. Containers of a pod with the same options share one.
 #[derive(Default)]
 pub struct Configured {
-    // By type URL and value of the options, as they arrived.
-    known: Mutex<BTreeMap<(String, Vec<u8>), Chosen>>,
+    known: Mutex<BTreeMap<Key, Known>>,
+}
+
+/// What the same options have led to before.
+struct Known {
+    asked: Arc<Asked>,
+    // By the name of the runtime.
+    chosen: BTreeMap<String, Chosen>,
+}
+
+impl Configured {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Key, Known>> {
+        // Insertions only, so a panic leaves nothing half done.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Backends for Configured {
-    fn choose(&self, namespace: &str, options: Option<&Any>) -> Result<Chosen, BackendsError> {
-        let key = options.map(|any| (any.type_url.clone(), any.value.clone())).unwrap_or_default();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(chosen) = known.get(&key) {
-            return Ok(chosen.clone());
+    fn read(&self, options: Option<&Any>) -> Result<Arc<Asked>, BackendsError> {
+        if let Some(known) = self.known().get(&key(options)) {
+            return Ok(known.asked.clone());
         }
-        let read = read_options(options)?;
-        let oci = apply(&Config::load(&read.sources)?, &read.runc, namespace);
-        let chosen = Chosen {
-            note: Some(note(&oci)),
-            backend: Arc::new(OciBackend::new(oci)),
-            sources: read.sources,
-            io_uid: read.runc.io_uid,
-            io_gid: read.runc.io_gid,
-        };
-        known.insert(key, chosen.clone());
-        Ok(chosen)
+        let asked = Arc::new(Asked::new(options)?);
+        let known = Known { asked: asked.clone(), chosen: BTreeMap::new() };
+        self.known().insert(asked.key.clone(), known);
+        Ok(asked)
+    }
+
+    fn backend(&self, namespace: &str, asked: &Asked, runtime: &str) -> Chosen {
+        let mut all = self.known();
+        let known = all.get_mut(&asked.key);
+        if let Some(chosen) = known.as_ref().and_then(|known| known.chosen.get(runtime)) {
+            return chosen.clone();
+        }
+        let options = asked.oci_options(namespace, runtime);
+        let note = note(&options);
+        let chosen = asked.chosen(Arc::new(OciBackend::new(options)), Some(note));
+        if let Some(known) = known {
+            known.chosen.insert(runtime.to_owned(), chosen.clone());
+        }
+        chosen
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn any(type_url: &str, message: &impl Message) -> Any {
-        let mut any = Any::new();
-        any.type_url = type_url.to_owned();
-        any.value = message.write_to_bytes().unwrap();
-        any
-    }
-
-    #[test]
-    fn runcs_options_choose_program_root_and_cgroup_driver() {
-        let runc = RuncOptions {
-            binary_name: "/opt/bin/crun".to_owned(),
-            root: "/run/custom".to_owned(),
-            systemd_cgroup: true,
-            ..RuncOptions::default()
-        };
-        let options = apply(
-            &Config::load(&Sources { directory: Some("/nonexistent".into()), ..Sources::default() }).unwrap(),
-            &runc,
-            "k8s.io",
-        );
-        assert_eq!((options.name.as_str(), options.program.as_path()), ("crun", Path::new("/opt/bin/crun")));
-        assert_eq!(options.root, Path::new("/run/custom/k8s.io"));
-        assert!(options.systemd_cgroup);
-    }
-
-    #[test]
-    fn a_runtime_that_nobody_configured_is_called_all_the_same() {
-        let runc = RuncOptions { binary_name: "/opt/youki".to_owned(), ..RuncOptions::default() };
-        let options = apply(&Config::default(), &runc, "moby");
-        assert_eq!((options.name.as_str(), options.program.as_path()), ("youki", Path::new("/opt/youki")));
-    }
-
-    #[test]
-    fn our_own_options_carry_a_configuration() {
-        let ours = RuntimeOptions {
-            config_body: b"[runtime]\ndefault = \"runc\"\n".to_vec(),
-            ..RuntimeOptions::default()
-        };
-        let read = read_options(Some(&any("runtimeoptions.v1.Options", &ours))).unwrap();
-        assert_eq!(read.sources.body.as_deref(), Some("[runtime]\ndefault = \"runc\"\n"));
-        let prefixed =
-            read_options(Some(&any("type.googleapis.com/runtimeoptions.v1.Options", &ours))).unwrap();
-        assert!(prefixed.sources.body.is_some());
-    }
-
-    #[test]
-    fn unknown_and_broken_options_are_refused_with_their_type() {
-        let mut strange = Any::new();
-        strange.type_url = "kata.Options".to_owned();
-        assert!(read_options(Some(&strange)).unwrap_err().to_string().contains("kata.Options"));
-        strange.type_url = "containerd.runc.v1.Options".to_owned();
-        strange.value = vec![0xff];
-        assert!(read_options(Some(&strange)).is_err());
-        assert!(read_options(None).unwrap().sources.body.is_none());
-    }
-}
+#[path = "backends/tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@
 //! ```text
 //! <bundle>/config.json    OCI spec (absent for a sandbox made through the Sandbox API)
 //! <bundle>/cryopod.json   State, version 1, replaced atomically
+//! <bundle>/routing.json   which runtime the pod has, see `routing`
 //! <bundle>/log            fifo that containerd reads
 //! <bundle>/rootfs         mount point
 //! ```
@@ -122,6 +123,11 @@ impl Brief {
     /// The value of one annotation, if set and not empty.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// All annotations.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        self.annotations.clone().unwrap_or_default()
     }
 
     /// The id whose shim serves this container: the group, the sandbox, or the container itself.

@@ -31,6 +31,7 @@ mod mounts;
 mod pod;
 mod process;
 mod proto;
+mod routing;
 mod rpc;
 mod sandbox;
 mod server;

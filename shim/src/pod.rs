@@ -20,6 +20,7 @@ use crate::container::{Container, Deleted, New, Shared, end};
 use crate::error::TaskError;
 use crate::error::blocking;
 use crate::process::state::State;
+use crate::routing::Routing;
 use crate::rpc::Failure;
 use crate::sandbox::{Sandbox, SandboxError};
 
@@ -30,6 +31,7 @@ const OPEN_WITHIN: Duration = Duration::from_secs(60);
 pub struct Pod {
     shared: Arc<Shared>,
     backends: Box<dyn Backends>,
+    routing: Routing,
     containers: Mutex<Containers>,
     watch: Arc<Watch>,
     sandbox: OnceLock<Arc<Sandbox>>,
@@ -49,6 +51,7 @@ impl Pod {
     /// An empty pod.
     pub fn new(shared: Shared, backends: Box<dyn Backends>) -> Arc<Self> {
         Arc::new(Self {
+            routing: Routing::of(&shared.home),
             shared: Arc::new(shared),
             backends,
             containers: Mutex::default(),
@@ -122,6 +125,11 @@ impl Pod {
         self.containers().identity = Some(identity);
     }
 
+    /// Which runtime its containers get.
+    pub fn routing(&self) -> &Routing {
+        &self.routing
+    }
+
     /// Makes a container; PID of its init, 0 for a restore.
     ///
     /// # Errors
@@ -131,7 +139,9 @@ impl Pod {
             return Err(TaskError::BadId(new.id));
         }
         let brief = Brief::read(&new.bundle)?;
-        let chosen = self.backends.choose(&self.shared.namespace, options)?;
+        let asked = self.backends.read(options)?;
+        let runtime = self.routing.choose(&asked, &brief, &new.id, &self.shared.group)?;
+        let chosen = self.backends.backend(&self.shared.namespace, &asked, &runtime);
         let identity = brief.pod(&self.shared.group);
         if new.wish.is_none() {
             new.wish = place::wish(&self.shared.marks, &brief, &new.id)?;

@@ -9,5 +9,6 @@ mod lifecycle;
 mod notes;
 mod restored;
 mod revived;
+mod routed;
 mod sandbox_metrics;
 mod traced;

@@ -1,11 +1,12 @@
 //! What a CRI sandbox configuration asks for: pure, from message to plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use cryopod_checkpoint::kind::Kind;
 use cryopod_checkpoint::target::PodIdentity;
 use cryopod_runtime::cgroup::Cgroup;
+use cryopod_runtime::routing::Subject;
 use cryopod_runtime::spec::Spec;
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
@@ -60,6 +61,8 @@ pub struct Plan {
     pub cgroup: Option<Cgroup>,
     /// Who the pod is.
     pub identity: PodIdentity,
+    /// What rules of the configuration are asked about.
+    pub subject: Subject,
 }
 
 /// What the holder does.
@@ -132,7 +135,16 @@ pub fn read(id: &str, options: Option<&Any>, netns: &str, host: &str) -> Result<
         text
     });
     let metadata = &config.metadata;
+    let known = |name: &String| Some(name.clone()).filter(|name| !name.is_empty());
+    let pairs = |map: &HashMap<String, String>| map.clone().into_iter().collect();
     Ok(Plan {
+        subject: Subject {
+            namespace: known(&metadata.namespace),
+            pod: known(&metadata.name),
+            image: None,
+            labels: pairs(&config.labels),
+            annotations: pairs(&config.annotations),
+        },
         holder: HolderPlan {
             netns: (!host_network && !netns.is_empty()).then(|| netns.into()),
             user,
@@ -198,6 +210,19 @@ mod tests {
         assert_eq!(plan.holder.hostname.as_deref(), Some("web-0"));
         assert!(plan.holder.ipc && !plan.holder.pid && plan.names.own_shm);
         assert_eq!(plan.cgroup.unwrap().relative(), "/kubepods/pod1");
+    }
+
+    #[test]
+    fn rules_are_asked_about_what_cri_says_of_the_pod() {
+        let mut config = with(modes(0, 1, 0));
+        config.labels.insert("app".to_owned(), "web".to_owned());
+        config.annotations.insert("example.com/isolation".to_owned(), "strict".to_owned());
+        config.metadata =
+            Some(cri::PodSandboxMetadata { name: "web-0".to_owned(), ..Default::default() }).into();
+        let subject = read("id", Some(&options(&config)), "", "node").unwrap().subject;
+        assert_eq!((subject.pod.as_deref(), subject.namespace, subject.image), (Some("web-0"), None, None));
+        assert_eq!(subject.labels["app"], "web");
+        assert_eq!(subject.annotations["example.com/isolation"], "strict");
     }
 
     #[test]

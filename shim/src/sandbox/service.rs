@@ -49,7 +49,7 @@ impl SandboxApi for SandboxService {
             let uname = nix::sys::utsname::uname();
             let host = uname.map(|u| u.nodename().to_string_lossy().into_owned()).unwrap_or_default();
             let options = request.options.as_ref();
-            let plan = plan::read(&request.sandbox_id, options, &request.netns_path, &host)?;
+            let mut plan = plan::read(&request.sandbox_id, options, &request.netns_path, &host)?;
             let bundle = Path::new(&request.bundle_path);
             let files = Files::of(&request.sandbox_id, bundle, &plan.names).unwrap_or_else(|| {
                 tracing::warn!(bundle = request.bundle_path, "no place for hosts, resolv.conf and /dev/shm");
@@ -57,8 +57,10 @@ impl SandboxApi for SandboxService {
             });
             pod.identify(plan.identity.clone());
             let namespace = &pod.shared().namespace;
+            let subject = std::mem::take(&mut plan.subject);
             let sandbox = Sandbox::new(&request.sandbox_id, namespace, bundle.to_owned(), plan, files);
             pod.set_sandbox(sandbox)?;
+            pod.routing().introduce(subject)?;
             Ok::<_, SandboxError>(api::CreateSandboxResponse::new())
         };
         detached(context, "create-sandbox", &id, work).await

@@ -20,13 +20,14 @@ use protobuf::well_known_types::empty::Empty;
 use ttrpc::r#async::TtrpcContext;
 use ttrpc::asynchronous::Server;
 
-use crate::backends::{Backends, BackendsError, Chosen};
+use crate::backends::{Asked, Backends, BackendsError, Chosen, note};
 use crate::capture::marks::Marks;
 use crate::container::{Container, New, Shared};
 use crate::events::Publisher;
 use crate::exits::Registry;
 use crate::pod::Pod;
 use crate::proto::control_ttrpc::ControlClient;
+use crate::proto::cri::RuntimeOptions;
 use crate::server::services;
 
 /// Runs `process.args` of the bundle as children of the test. `create` waits for a file `go` to appear, so that
@@ -168,10 +169,22 @@ impl Backend for FakeBackend {
     }
 }
 
+/// Runtime options that name a configuration file.
+pub fn options(config: &Path) -> Any {
+    let options = RuntimeOptions { config_path: config.display().to_string(), ..Default::default() };
+    let value = protobuf::Message::write_to_bytes(&options).unwrap();
+    Any { type_url: "runtimeoptions.v1.Options".to_owned(), value, ..Default::default() }
+}
+
+/// One backend under whatever name; the configuration of this machine plays no part.
 struct OneBackend(Arc<FakeBackend>);
 impl Backends for OneBackend {
-    fn choose(&self, _: &str, _: Option<&Any>) -> Result<Chosen, BackendsError> {
-        Ok(Chosen { backend: self.0.clone(), note: None, sources: Default::default(), io_uid: 0, io_gid: 0 })
+    fn read(&self, given: Option<&Any>) -> Result<Arc<Asked>, BackendsError> {
+        let plain = options(Path::new("/dev/null"));
+        Asked::new(Some(given.unwrap_or(&plain))).map(Arc::new)
+    }
+    fn backend(&self, namespace: &str, asked: &Asked, runtime: &str) -> Chosen {
+        asked.chosen(self.0.clone(), Some(note(&asked.oci_options(namespace, runtime))))
     }
 }
 
@@ -242,21 +255,27 @@ pub struct Shim {
     _servers: (Server, Server),
 }
 
+/// The pod of a shim whose files are in `dir`.
+fn pod(dir: &Path, backend: Arc<FakeBackend>) -> Arc<Pod> {
+    let events = dir.join("containerd.ttrpc");
+    let shared = Shared {
+        namespace: "ns".to_owned(),
+        group: "pod".to_owned(),
+        home: dir.to_owned(),
+        publisher: Publisher::new("ns", &events.display().to_string()),
+        registry: Registry::default(),
+        together: Arc::default(),
+        marks: Marks::at(dir.join("restored"), "/nonexistent"),
+    };
+    Pod::new(shared, Box::new(OneBackend(backend)))
+}
+
 pub async fn shim() -> Shim {
     let dir = tempfile::tempdir().unwrap();
     let events = dir.path().join("containerd.ttrpc");
     let (containerd, seen) = containerd(&events).await;
-    let shared = Shared {
-        namespace: "ns".to_owned(),
-        group: "pod".to_owned(),
-        home: dir.path().to_owned(),
-        publisher: Publisher::new("ns", &events.display().to_string()),
-        registry: Registry::default(),
-        together: Arc::default(),
-        marks: Marks::at(dir.path().join("restored"), "/nonexistent"),
-    };
     let backend: Arc<FakeBackend> = Arc::default();
-    let pod = Pod::new(shared, Box::new(OneBackend(backend.clone())));
+    let pod = pod(dir.path(), backend.clone());
     let address = format!("unix://{}", dir.path().join("s").display());
     let mut server = services(&pod).bind(&address).unwrap();
     server.start().await.unwrap();
@@ -267,6 +286,11 @@ pub async fn shim() -> Shim {
 }
 
 impl Shim {
+    /// The pod as another shim finds it that is started for the same bundle.
+    pub fn restarted(&self) -> Arc<Pod> {
+        pod(self.dir.path(), self.backend.clone())
+    }
+
     /// PID of the process that the backend has brought back for `id` and not removed again.
     pub fn restored(&self, id: &str) -> Option<u32> {
         self.backend.restored.lock().unwrap().get(id).copied()
