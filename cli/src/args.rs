@@ -4,6 +4,7 @@
 
 mod checkpoints;
 mod containers;
+mod route;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ pub(crate) use checkpoints::{
 pub(crate) use containers::{
     CreateArgs, DeleteArgs, ExecArgs, FreezeArgs, IdArgs, KillArgs, ListArgs, RunArgs, SpecArgs,
 };
+pub(crate) use route::{ExplainArgs, RouteVerb};
 
 use crate::output::Format;
 
@@ -133,6 +135,9 @@ pub(crate) enum Verb {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Ask the rules that give pods their runtime
+    #[command(subcommand)]
+    Route(RouteVerb),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the man page, or write all of them
@@ -143,6 +148,13 @@ pub(crate) enum Verb {
     /// Stay with a detached container: its pipes, its exit code (started by `create` and `restore`)
     #[command(hide = true)]
     Monitor(MonitorArgs),
+}
+
+impl Verb {
+    /// Whether results are JSON by an option of the verb itself.
+    pub(crate) fn wants_json(&self) -> bool {
+        matches!(self, Self::Route(RouteVerb::Explain(args)) if args.json)
+    }
 }
 
 /// What to do with the configuration.
@@ -207,6 +219,18 @@ mod tests {
     }
 
     #[test]
+    fn the_namespace_of_a_rule_is_that_of_the_pod() {
+        let cli = parse("cryopod route explain --namespace shop").unwrap();
+        let Verb::Route(RouteVerb::Explain(args)) = cli.verb else { panic!("another verb") };
+        assert_eq!(args.namespace.as_deref(), Some("shop"));
+        let mut command = Cli::command();
+        command.build();
+        let explain = command.find_subcommand("route").and_then(|route| route.find_subcommand("explain"));
+        let help = explain.unwrap().get_arguments().find(|arg| arg.get_long() == Some("namespace"));
+        assert!(help.and_then(clap::Arg::get_help).unwrap().to_string().contains("Kubernetes"));
+    }
+
+    #[test]
     fn every_verb_of_the_manual_parses() {
         for line in [
             "run --bundle /b web",
@@ -244,6 +268,9 @@ mod tests {
             "doctor",
             "config check",
             "config dump",
+            "route explain",
+            "route explain --namespace shop --pod web-0 --image nginx:1.27 --label app=web -l a= --annotation b=c -a d=e",
+            "route explain --json",
             "completions bash",
             "man --dir /tmp",
         ] {
@@ -267,6 +294,9 @@ mod tests {
             "exec web",
             "run --bundle /b --detach --keep web extra",
             "list -o yaml",
+            "route",
+            "route explain web",
+            "route explain --label web",
         ] {
             assert!(parse(&format!("cryopod {line}")).is_err(), "accepted: {line}");
         }

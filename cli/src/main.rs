@@ -65,7 +65,8 @@ fn is_hook(program: Option<&OsString>) -> bool {
 }
 
 fn run(cli: Cli) -> u8 {
-    let output = Output::new(cli.global.output, cli.global.no_color);
+    let form = if cli.verb.wants_json() { Format::Json } else { cli.global.output };
+    let output = Output::new(form, cli.global.no_color);
     log(cli.global.log_level, output.is_json());
     let outcome = Signals::install()
         .and_then(|signals| Context::new(cli.global, output, signals))

@@ -12,6 +12,7 @@ mod manual;
 mod pod;
 mod recover;
 mod restore;
+mod route;
 mod run;
 mod signal;
 mod spec;
@@ -55,6 +56,7 @@ pub(crate) fn dispatch(context: &Context, verb: &Verb) -> Result<u8, Error> {
         Verb::Pause(args) => lifecycle::pause(context, args),
         Verb::Resume(args) => lifecycle::resume(context, args),
         Verb::Config(verb) => config::run(context, *verb),
+        Verb::Route(verb) => route::run(context, verb),
         Verb::Completions(args) => manual::completions(context, args),
         Verb::Man(args) => manual::man(context, args),
         Verb::Checkpoint(args) => checkpoint::run(context, args),

@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "command_line/routing.rs"]
+mod routing;
 #[path = "command_line/stored.rs"]
 mod stored;
 
