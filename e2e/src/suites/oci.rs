@@ -9,6 +9,7 @@ mod lifecycle;
 mod memory;
 mod pods;
 mod restart;
+mod routing;
 mod signals;
 mod stats;
 mod streams;
@@ -59,7 +60,8 @@ pub fn bodies() -> impl Iterator<Item = (&'static str, fn(&str) -> Result<(), Fa
 /// The tests.
 pub fn suite(full: bool) -> Suite {
     let mut suite = Suite { tests: Vec::new(), left_out: Vec::new() };
-    for (name, always, more, body) in ROOMS.into_iter().flatten().copied() {
+    // Not among the bodies: what runs a pod is all that rules are about.
+    for (name, always, more, body) in ROOMS.into_iter().chain([routing::CASES]).flatten().copied() {
         for handler in always.iter().chain(more) {
             let named = format!("{handler}::{name}");
             if full || always.contains(handler) {
