@@ -66,7 +66,7 @@ fn broken_toml_names_its_place() {
 #[test]
 fn a_default_runtime_that_does_not_exist_is_refused() {
     let error = load(&[("config.toml", "[runtime]\ndefault = \"kata\"\n")]).expect_err("no such runtime");
-    assert!(error.to_string().contains("configured: crun, runc"), "{error}");
+    assert!(error.to_string().contains("configured: crun, lxc, runc"), "{error}");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_wrong_rule_is_an_error_with_its_place() {
         (
             "[[routing]]\npod = \"x\"\nbackend = \"kata\"\n",
             "50-r.toml:3:11: ",
-            "backend is 'kata', which has no [runtime.kata] section; configured: crun, runc",
+            "backend is 'kata', which has no [runtime.kata] section; configured: crun, lxc, runc",
         ),
     ] {
         let error = wrong(text);
