@@ -75,7 +75,8 @@ fn subject(args: &ExplainArgs) -> Subject {
 }
 
 fn place(rule: &Rule) -> RuleView<'_> {
-    RuleView { file: &rule.place.file, line: rule.place.line, backend: &rule.backend }
+    let place = rule.place();
+    RuleView { file: &place.file, line: place.line, backend: &rule.backend }
 }
 
 fn answer<'a>(verdict: &Verdict<'a>) -> AnswerView<'a> {
@@ -93,7 +94,8 @@ fn describe(config: &Config, verdict: &Verdict<'_>, with_pause: &Verdict<'_>, pa
     if !verdict.passed.is_empty() {
         let mut table = Table::new(["RULE", "RUNTIME", "DOES NOT MATCH, SINCE"]);
         for (rule, failed) in &verdict.passed {
-            let mut first = Some((format!("{}:{}", rule.place.file, rule.place.line), rule.backend.as_str()));
+            let mut first =
+                Some((format!("{}:{}", rule.place().file, rule.place().line), rule.backend.as_str()));
             for mismatch in failed {
                 let (place, backend) = first.take().unwrap_or_default();
                 table.row([place.into(), backend.into(), Cell::from(mismatch.to_string())]);
@@ -101,7 +103,7 @@ fn describe(config: &Config, verdict: &Verdict<'_>, with_pause: &Verdict<'_>, pa
         }
         text.push_str(&table.render(palette));
     }
-    if with_pause.rule.map(|rule| &rule.place) != verdict.rule.map(|rule| &rule.place) {
+    if with_pause.rule.map(Rule::place) != verdict.rule.map(Rule::place) {
         text.push_str(&printable(&format!(
             "with a pause container: {}, by {}; it is made before an image is known, and labels are not told to it",
             with_pause.backend,

@@ -43,14 +43,19 @@ pub struct Rule {
     /// The same for annotations of the pod.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, Pattern>,
-    /// The runtime: `crun`, `runc` or the name of a `[runtime.NAME]` section. It has to be given.
+    /// The runtime: `crun`, `runc`, `lxc` or the name of a `[runtime.NAME]` section. It has to be given.
     pub backend: String,
     /// Where the rule begins.
     #[serde(skip)]
-    pub place: Place,
+    pub(crate) place: Place,
 }
 
 impl Rule {
+    /// Where it begins.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// As TOML, below a comment that says where it comes from.
     pub(super) fn dump(&self) -> Result<String, toml::ser::Error> {
         #[derive(Serialize)]

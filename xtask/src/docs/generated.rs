@@ -14,8 +14,8 @@ use crate::stream;
 
 const NOTE: &str = "<!-- Written by `cargo xtask docs --write` from the code; changes belong there. -->\n";
 const CONFIG_SOURCE: &str = "runtime/src/config.rs";
-/// Types of the configuration that are defined elsewhere.
-const OTHER_SOURCES: &[&str] = &["checkpoint/src/target.rs"];
+/// Sections and types of the configuration that are defined elsewhere.
+const OTHER_SOURCES: &[&str] = &["runtime/src/config/rule.rs", "checkpoint/src/target.rs"];
 
 /// Path in the repository and text of each page.
 pub(super) fn pages(root: &Path, until: Instant) -> Result<Vec<(String, String)>, String> {
@@ -48,7 +48,7 @@ fn reference(root: &Path, until: Instant) -> Result<Value, String> {
 fn config(defaults: &Value, types: &[Definition]) -> Result<String, String> {
     let mut page = format!(
         "# Configuration\n\n{NOTE}\n`/etc/cryopod/config.toml`, then `/etc/cryopod/conf.d/*.toml` in the order of their \
-         names; later files win key by key.\nNo file is needed. An unknown key is an error that names the one that was \
+         names; later files win key by key, and\nrules (`[[routing]]`) add up. No file is needed. An unknown key is an error that names the one that was \
          meant. `cryopod config check` checks,\n`cryopod config dump` prints what is in force. Sizes are written \
          `\"64MiB\"`, times `\"300s\"`.\n"
     );
@@ -71,9 +71,9 @@ fn config(defaults: &Value, types: &[Definition]) -> Result<String, String> {
         page.push_str("| key | default | meaning |\n|---|---|---|\n");
         for field in &definition.members {
             let kind = field.kind.trim_start_matches("Option<").trim_end_matches('>');
-            let is_section =
-                sections.iter().any(|(other, _)| other.name == kind) || kind.starts_with("BTreeMap");
-            if is_section {
+            // A section, or any number of them under free names.
+            let inner = kind.rsplit(", ").next().unwrap_or(kind);
+            if sections.iter().any(|(other, _)| other.name == inner) {
                 continue;
             }
             let values = types.iter().find(|other| other.name == kind).map(values).unwrap_or_default();
@@ -81,6 +81,7 @@ fn config(defaults: &Value, types: &[Definition]) -> Result<String, String> {
             let default = match defaults.pointer(&path) {
                 Some(value) => format!("`{value}`"),
                 None if field.kind.starts_with("Vec<") => "`[]`".into(),
+                None if field.kind.starts_with("BTreeMap<") => "`{}`".into(),
                 None if kind == "bool" => "`false`".into(),
                 None => String::new(),
             };
@@ -151,7 +152,9 @@ mod tests {
 
     const SOURCE: &str = "/// `[store]`: where things are.\npub struct Store {\n    /// Which store.\n    pub kind: Kind,\n    \
                           /// The ZFS one.\n    pub zfs: Zfs,\n}\n/// `[store.zfs]`.\npub struct Zfs {\n    /// Dataset.\n    \
-                          pub root: Option<String>,\n}\n/// Kinds.\npub enum Kind {\n    /// ZFS or an error.\n    Zfs,\n    \
+                          pub root: Option<String>,\n}\n/// `[[rule]]`: rules.\npub struct Rule {\n    /// Labels.\n    \
+                          pub labels: BTreeMap<String, Pattern>,\n    /// Others.\n    pub stores: BTreeMap<String, Store>,\n}\n\
+                          /// Kinds.\npub enum Kind {\n    /// ZFS or an error.\n    Zfs,\n    \
                           /// Full if possible.\n    FullOrNot,\n}\n";
 
     #[test]
@@ -166,7 +169,11 @@ mod tests {
             ),
             "{page}"
         );
-        assert!(!page.contains("| `zfs` |"), "{page}");
+        assert!(
+            page.contains("## `[[rule]]`\n\nRules.\n\n") && page.contains("| `labels` | `{}` | Labels. |"),
+            "{page}"
+        );
+        assert!(!page.contains("| `zfs` |") && !page.contains("| `stores` |"), "{page}");
         assert!(page.contains("Where things are."), "{page}");
     }
 }
