@@ -19,6 +19,7 @@ use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 
 use crate::bundle::RuntimeNote;
+use crate::called;
 use crate::proto::cri::RuntimeOptions;
 use crate::rpc::Failure;
 
@@ -143,7 +144,16 @@ struct Read {
     runc: RuncOptions,
 }
 
+/// With the runtime that our own name chooses, unless the options bring a text that may choose one.
 fn read_options(options: Option<&Any>) -> Result<Read, BackendsError> {
+    let mut read = read_request(options)?;
+    if read.sources.body.is_none() {
+        read.sources.body = called::runtime().map(|name| format!("[runtime]\ndefault = \"{name}\"\n"));
+    }
+    Ok(read)
+}
+
+fn read_request(options: Option<&Any>) -> Result<Read, BackendsError> {
     let Some(any) = options else { return Ok(Read::default()) };
     let failed = |error: &dyn std::fmt::Display| BackendsError::Options {
         type_url: any.type_url.clone(),

@@ -11,6 +11,7 @@ pub mod args;
 mod backends;
 pub mod bootstrap;
 mod bundle;
+mod called;
 pub mod capture;
 mod container;
 pub mod control;

@@ -23,6 +23,7 @@ use crate::args::Args;
 use crate::backends;
 use crate::bootstrap::{self, BootstrapError, MAX_INPUT_BYTES, StartParams};
 use crate::bundle::{Brief, BundleError};
+use crate::called;
 use crate::socket::{self, Claim};
 use crate::sys;
 
@@ -112,7 +113,7 @@ fn spawn_server(
         nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| StartError::Spawn(e.into()))?;
     let mut command = Command::new(own_path());
     command
-        .arg0("containerd-shim-cryopod-v2")
+        .arg0(called::name())
         .args(["-namespace", &params.namespace, "-id", group, "-address", &params.address])
         .args(["-socket", address, "-bundle"])
         .arg(bundle);

@@ -129,6 +129,8 @@ pub(crate) fn deploy(node: &Node, profile: Profile) -> Result<(), Error> {
         ))?;
         step.done();
     }
+    // The shim whose name chooses LXC.
+    node.script("ln -sfn containerd-shim-cryopod-v2 /usr/local/bin/containerd-shim-cryopod-lxc-v2")?;
     enable(node)
 }
 

@@ -6,8 +6,12 @@ use toml::{Table, Value};
 
 use super::facts::{ContainerdConfig, Handler};
 
-/// The runtime type by which containerd finds our shim.
-const RUNTIME_TYPE: &str = "io.containerd.cryopod.v2";
+/// Whether containerd finds our shim by this runtime type: `io.containerd.cryopod.v2`, or with a runtime in its name.
+fn is_ours(runtime_type: &str) -> bool {
+    let name = runtime_type.strip_prefix("io.containerd.cryopod").and_then(|rest| rest.strip_suffix(".v2"));
+    name.is_some_and(|name| name.is_empty() || name.len() > 1 && name.starts_with('-'))
+}
+
 /// What containerd uses where nothing is said.
 const DEFAULT_SNAPSHOTTER: &str = "overlayfs";
 
@@ -24,7 +28,7 @@ pub(super) fn parse(dump: &str) -> Result<ContainerdConfig, String> {
         .and_then(Value::as_table)
         .into_iter()
         .flatten()
-        .filter(|(_, runtime)| text(runtime, "runtime_type").as_deref() == Some(RUNTIME_TYPE))
+        .filter(|(_, runtime)| text(runtime, "runtime_type").is_some_and(|name| is_ours(&name)))
         .map(|(name, runtime)| Handler {
             name: name.clone(),
             snapshotter: text(runtime, "snapshotter"),

@@ -1,7 +1,8 @@
 //! `critest`: the validation suite of cri-tools, against our handlers in both sandboxer modes.
 //!
 //! The rule: no test does worse with ours than with containerd's own shim on the same node (see [`judge`]). The fixed
-//! part (`e2e/critest/default.txt`; with a pause container those of `default-pause.txt`, where the sandbox matters) is
+//! part (`e2e/critest/default.txt`; with a pause container those of `default-pause.txt`, where the sandbox matters, and with LXC
+//! those of `default-lxc.txt`, where the runtime matters) is
 //! compared with the committed results of containerd's shim (`e2e/critest/expected.json`); `--full` runs everything and containerd's shim too, test by test, and leaves the
 //! table and new expected results in [`book::RESULTS`].
 
@@ -23,11 +24,12 @@ use crate::shell::{self, eventually};
 use crate::suite::{Failure, Suite, ensure, test};
 
 const STOCK: &str = "runc";
-const OURS: &[&str] = &["cryopod", "cryopod-pause"];
+const OURS: &[&str] = &["cryopod", "cryopod-pause", "cryopod-lxc"];
 /// What every run has, by handler.
 const DEFAULT: &[(&str, &str)] = &[
     ("cryopod", include_str!("../../critest/default.txt")),
     ("cryopod-pause", include_str!("../../critest/default-pause.txt")),
+    ("cryopod-lxc", include_str!("../../critest/default-lxc.txt")),
 ];
 const WORK: &str = "/run/cryopod-e2e/critest";
 

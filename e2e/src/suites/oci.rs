@@ -22,7 +22,9 @@ use crate::suite::{Failure, Suite, test};
 
 /// A test of this suite: its name, the runtime handlers on which every run has it, those that `--full` adds, and what
 /// it does there.
-type Case = (&'static str, Handlers, Handlers, fn(&str) -> Result<(), Failure>);
+type Case = (&'static str, Handlers, Handlers, Body);
+/// What a test does with a handler.
+type Body = fn(&str) -> Result<(), Failure>;
 type Handlers = &'static [&'static str];
 
 const NONE: Handlers = &[];
@@ -53,7 +55,7 @@ const ROOMS: [&[Case]; 12] = [
 ];
 
 /// Every test by its name, to be run on a handler: what a pod may expect does not depend on what runs it.
-pub fn bodies() -> impl Iterator<Item = (&'static str, fn(&str) -> Result<(), Failure>)> {
+pub fn bodies() -> impl Iterator<Item = (&'static str, Body)> {
     ROOMS.into_iter().flatten().map(|(name, _, _, body)| (*name, *body))
 }
 

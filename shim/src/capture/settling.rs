@@ -31,7 +31,7 @@ fn spawn(store: &Store, id: Option<&CheckpointId>) {
     // A directory store copies while it captures, and shares nothing.
     let Store::Zfs(zfs) = store else { return };
     let mut command = Command::new(own_path());
-    command.arg0("containerd-shim-cryopod-v2");
+    command.arg0(crate::called::name());
     if let Some(id) = id {
         command.args(["-id", id.as_str()]);
     }

@@ -136,15 +136,15 @@ impl Book {
 const HEAD: &str = "# critest
 
 The validation suite of cri-tools, whole, on the test node: containerd's own shim (`runc`: `io.containerd.runc.v2` and
-runc) and cryopod with the sandbox in the shim (`cryopod`) and in a pause container (`cryopod-pause`), all with the zfs
-snapshotter, in one run. `cryopod-e2e critest --full` writes this table; the node is usually emulated, so times compare
+runc) and cryopod with the sandbox in the shim (`cryopod`), in a pause container (`cryopod-pause`) and with LXC containers
+(`cryopod-lxc`), all with the zfs snapshotter, in one run. `cryopod-e2e critest --full` writes this table; the node is usually emulated, so times compare
 columns and nothing else.
 
 *passed*: at the first call. *flaky*: failed at the first call and passed at both repeats. *skipped*: the test left
 itself out. The rule is that nothing fails with cryopod that passes with containerd's own shim.
 
-| | `runc` | `cryopod` | `cryopod-pause` |
-|---|---|---|---|
+| | `runc` | `cryopod` | `cryopod-pause` | `cryopod-lxc` |
+|---|---|---|---|---|
 ";
 
 /// The word for it in the table.
@@ -176,9 +176,9 @@ mod tests {
         let entry = |standing, note: &str| Entry { standing, seconds: 1.25, note: note.into() };
         book.enter("[k8s.io] A b [Conformance]", "runc", entry(Standing::Passed, ""));
         book.enter("[k8s.io] A b [Conformance]", "cryopod", entry(Standing::Failed, "no answer\nmore"));
-        let table = book.table(&["runc", "cryopod", "cryopod-pause"]);
-        assert!(table.contains("| A b | passed, 1.2 s | failed, 1.2 s | not run |"), "{table}");
-        assert!(table.contains("| failed | 0 | 1 | 0 |"), "{table}");
+        let table = book.table(&["runc", "cryopod", "cryopod-pause", "cryopod-lxc"]);
+        assert!(table.contains("| A b | passed, 1.2 s | failed, 1.2 s | not run | not run |"), "{table}");
+        assert!(table.contains("| failed | 0 | 1 | 0 | 0 |"), "{table}");
         assert!(table.contains("* A b, `cryopod`, failed: no answer\n"), "{table}");
     }
 

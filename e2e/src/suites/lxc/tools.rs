@@ -35,7 +35,7 @@ fn seen() -> Result<(), Failure> {
     let line = line.ok_or_else(|| format!("lxc-ls -f does not show {}:\n{list}", container.id))?;
     ensure(line.contains("RUNNING"), || format!("lxc-ls -f says {line}"))?;
     let address = pod.address()?;
-    ensure(line.contains(&address), || format!("lxc-ls -f says {line}, the pod has the address {address}"))?;
+    ensure(line.contains(address), || format!("lxc-ls -f says {line}, the pod has the address {address}"))?;
     ensure(info(&container, "-s")? == "RUNNING", || "lxc-info does not say RUNNING".to_owned())?;
     let (pid, expected) = (info(&container, "-p")?, container.pid()?);
     ensure(pid == expected.to_string(), || format!("lxc-info says PID {pid}, CRI says {expected}"))?;

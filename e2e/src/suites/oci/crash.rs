@@ -27,7 +27,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// PID of the shim that serves a pod or task.
 fn shim(id: &str) -> Result<String, Failure> {
-    let pid = shell::ok(&format!("pgrep -f '[c]ontainerd-shim-cryopod-v2.*-id {id}'"))?;
+    let pid = shell::ok(&format!("pgrep -f '[c]ontainerd-shim-cryopod.*-id {id}'"))?;
     ensure(pid.lines().count() == 1, || format!("shims of {id}: {pid:?}"))?;
     Ok(pid)
 }

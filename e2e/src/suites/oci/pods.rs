@@ -24,7 +24,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// Shim processes that serve the pod.
 fn shims(id: &str) -> Result<usize, Failure> {
-    let text = shell::ok(&format!("pgrep -f '[c]ontainerd-shim-cryopod-v2.*{id}' || true"))?;
+    let text = shell::ok(&format!("pgrep -f '[c]ontainerd-shim-cryopod.*{id}' || true"))?;
     Ok(text.lines().count())
 }
 
