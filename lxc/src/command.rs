@@ -74,6 +74,7 @@ fn run(cli: &Cli) -> Result<u8, Failure> {
         Verb::Events(args) => events::events(&tended(&args.id)?, args)?,
         Verb::Spec { bundle } => show::spec(bundle)?,
         Verb::Features => show::features()?,
+        Verb::Wait => drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink())),
         Verb::Launch { name, path, init, arguments } => crate::launch::run(name, path, *init, arguments)?,
     }
     Ok(0)

@@ -23,3 +23,4 @@ pub mod rlimits;
 pub mod seccomp;
 pub mod state;
 mod sys;
+pub mod systemd;

@@ -135,6 +135,9 @@ pub(super) enum Verb {
     },
     /// Show what this runtime understands (OCI runtime spec, "Features")
     Features,
+    /// Keep a scope of systemd until standard input ends
+    #[command(hide = true)]
+    Wait,
     /// Be liblxc's monitor while a container is made
     #[command(hide = true)]
     Launch {

@@ -4,18 +4,36 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
+use super::Failure;
 use crate::refusal::Refusal;
+use crate::systemd::{Scope, Unit};
 
 /// Where containers go whose spec names no cgroup.
 const DEFAULT: &str = "cryopod";
 
-/// Relative to the root of the hierarchy.
-pub(super) fn path(spec: &Spec, id: &str, systemd: bool) -> Result<PathBuf, Refusal> {
-    let field = "linux.cgroupsPath";
-    if systemd {
-        return Err(Refusal::of("--systemd-cgroup", "is not supported by the LXC backend yet"));
-    }
+/// The group, and what keeps it until the container is in it.
+pub(super) struct Place {
+    /// Relative to the root of the hierarchy.
+    pub(super) path: PathBuf,
+    _scope: Option<Scope>,
+}
+
+/// As the spec says, in the words of the driver: a path, or `slice:prefix:name`.
+pub(super) fn place(spec: &Spec, id: &str, systemd: bool) -> Result<Place, Failure> {
     let wanted = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    let text = wanted.and_then(Path::to_str).unwrap_or_default();
+    // Nobody else writes colons there, and kubelet's driver need not be known twice.
+    if !systemd && text.matches(':').count() != 2 {
+        return Ok(Place { path: path(wanted, id)?, _scope: None });
+    }
+    let unit = Unit::parse(text, id)?;
+    let own = std::env::current_exe()?.display().to_string();
+    let scope = Scope::start(&unit, &[own, "wait".to_owned()])?;
+    Ok(Place { path: scope.container(), _scope: Some(scope) })
+}
+
+fn path(wanted: Option<&Path>, id: &str) -> Result<PathBuf, Refusal> {
+    let field = "linux.cgroupsPath";
     let Some(wanted) = wanted.filter(|path| *path != Path::new("")) else {
         return Ok(Path::new(DEFAULT).join(id));
     };
@@ -37,13 +55,10 @@ pub(super) fn path(spec: &Spec, id: &str, systemd: bool) -> Result<PathBuf, Refu
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn of(wanted: &str) -> Result<PathBuf, Refusal> {
-        let spec = json!({ "ociVersion": "1.2.0", "linux": { "cgroupsPath": wanted } });
-        path(&serde_json::from_value(spec).unwrap(), "c1", false)
+        path(Some(Path::new(wanted)), "c1")
     }
 
     #[test]

@@ -30,12 +30,13 @@ pub(super) fn create(global: &Global, args: &CreateArgs) -> Result<u32, Failure>
         _ => {}
     }
     fs::create_dir_all(&global.root).map_err(|error| format!("{}: {error}", global.root.display()))?;
+    let group = cgroup::place(&spec, name(&args.id)?, global.systemd_cgroup)?;
     let request = Request {
         id: name(&args.id)?,
         path: &global.root,
         bundle: &bundle,
         spec: &spec,
-        cgroup: &cgroup::path(&spec, &args.id, global.systemd_cgroup)?,
+        cgroup: &group.path,
         console_socket: args.console_socket.as_deref(),
         capabilities: super::exec::own_capabilities()?,
         patience: PATIENCE,

@@ -60,12 +60,13 @@ pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Result<u8, Failure
         images,
         work,
     };
+    let group = cgroup::place(&spec, create::name(&args.id)?, global.systemd_cgroup)?;
     let request = Request {
         id: create::name(&args.id)?,
         path: &global.root,
         bundle: &bundle,
         spec: &spec,
-        cgroup: &cgroup::path(&spec, &args.id, global.systemd_cgroup)?,
+        cgroup: &group.path,
         console_socket: None,
         capabilities: super::exec::own_capabilities()?,
         patience: create::PATIENCE,

@@ -116,10 +116,11 @@ impl OciBackend {
         result
     }
 
-    /// Where CRIU is to put the tasks: crun has them in a group below systemd's scope.
+    /// Where CRIU is to put the tasks: crun and cryopod-lxc have them in a group below systemd's scope.
     fn cgroup_root(&self, cgroup: &Cgroup, systemd: bool, limits: &Limits) -> Result<String, Error> {
         let root = cgroup.relative();
-        Ok(if systemd && self.asked.dialect(&self.options, limits)? == Dialect::Crun {
+        let below = |dialect| matches!(dialect, Dialect::Crun | Dialect::Lxc);
+        Ok(if systemd && below(self.asked.dialect(&self.options, limits)?) {
             format!("{root}/container")
         } else {
             root
