@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::directory::clear;
+use crate::directory::{clear, clear_all};
 use crate::state::Container;
 use crate::{making, operate};
 use args::{Cli, Verb};
@@ -74,6 +74,7 @@ fn run(cli: &Cli) -> Result<u8, Failure> {
         Verb::Events(args) => events::events(&tended(&args.id)?, args)?,
         Verb::Spec { bundle } => show::spec(bundle)?,
         Verb::Features => show::features()?,
+        Verb::Sweep => show::lines(&clear_all(&cli.global.root)?)?,
         Verb::Wait => drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink())),
         Verb::Launch { name, path, init, arguments } => crate::launch::run(name, path, *init, arguments)?,
     }

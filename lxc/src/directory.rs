@@ -69,6 +69,27 @@ pub fn clear(path: &Path, id: &str) -> Result<bool, Error> {
     Ok(true)
 }
 
+/// Does it for all names below `path`, also for what a maker left before the name was given; answers whose was removed.
+///
+/// # Errors
+/// When `path` cannot be read, or something there not be removed.
+pub fn clear_all(path: &Path) -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => host("read", path.display(), result)?,
+    };
+    let mut cleared = Vec::new();
+    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        // Containers of others have neither file of ours.
+        let ours = [MAKING, state::FILE].iter().any(|file| path.join(&name).join(file).exists());
+        if ours && clear(path, &name)? {
+            cleared.push(name);
+        }
+    }
+    cleared.sort();
+    Ok(cleared)
+}
+
 /// The container's directory; removed unless it is kept.
 pub(crate) struct Directory {
     pub(crate) path: PathBuf,
@@ -213,5 +234,40 @@ impl Drop for Directory {
         if !self.kept {
             fs::remove_dir_all(&self.path).ok();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that says that this maker makes it.
+    fn half_made(path: &Path, name: &str, maker: &Maker) {
+        let dir = path.join(name);
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join(MAKING), serde_json::to_vec(maker).unwrap()).unwrap();
+    }
+
+    fn maker(pid: u32, began: u64) -> Maker {
+        Maker { pid, began, boot: boot().unwrap(), cgroup: "cryopod/no-such-container".into() }
+    }
+
+    #[test]
+    fn what_a_dead_maker_left_is_removed_and_what_a_living_one_makes_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let own = std::process::id();
+        half_made(root.path(), "living", &maker(own, began(own).unwrap()));
+        half_made(root.path(), "dead", &maker(own, began(own).unwrap() + 1));
+        half_made(
+            root.path(),
+            ".draft.77",
+            &Maker { boot: "an earlier one".into(), ..maker(own, began(own).unwrap()) },
+        );
+        fs::create_dir(root.path().join("somebodys")).unwrap();
+        assert!(!clear(root.path(), "living").unwrap() && !clear(root.path(), "somebodys").unwrap());
+        assert!(clear(root.path(), "nobodys").unwrap());
+        assert_eq!(clear_all(root.path()).unwrap(), [".draft.77", "dead"]);
+        assert!(root.path().join("living").exists() && root.path().join("somebodys").exists());
+        assert!(clear_all(&root.path().join("nothing")).unwrap().is_empty());
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::hooks::Hooks;
 
 /// Its file in the container's directory.
-const FILE: &str = "state.json";
+pub(crate) const FILE: &str = "state.json";
 /// A fifo that is there until the container is started.
 pub(crate) const START: &str = "start";
 /// The fifo that tells how the start went.

@@ -88,6 +88,20 @@ impl OciOptions {
     }
 }
 
+/// Removes what a killed call or a power cut left of LXC containers; answers their names. Without the program there are none.
+///
+/// # Errors
+/// When the program fails.
+pub fn sweep_lxc(config: &Config, limits: &Limits) -> Result<Vec<String>, Error> {
+    let Some(options) = OciOptions::from_config(config, LXC, "") else { return Ok(Vec::new()) };
+    let command = Command::new(&options.program).arg("--root").arg(&options.root).arg("sweep");
+    match command.run(limits) {
+        Ok(output) => Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()),
+        Err(cryopod_command::Error::NotFound { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Containers of one OCI runtime.
 #[derive(Debug)]
 pub struct OciBackend {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cryopod_checkpoint::kind::Kind;
 use cryopod_checkpoint::recover::{Failure, Recovery, Report};
+use cryopod_runtime::oci::sweep_lxc;
 use cryopod_runtime::repair::OciRepair;
 use serde_json::{Value, json};
 
@@ -33,13 +34,17 @@ pub(crate) fn run(context: &Context) -> Result<u8, Error> {
     };
     let shims = pods::forget_dead(&context.root)?;
     leftovers::sweep(&context.root);
+    let lxc = sweep_lxc(context.config()?, &limits).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what was left of LXC containers stays");
+        Vec::new()
+    });
     drop(progress);
     if let Ok(opened) = &opened {
         for id in &report.unsettled {
             settling::begin(context, opened, id, false)?;
         }
     }
-    context.output.result(&view(&report, &shims), |palette| render(&report, &shims, palette))?;
+    context.output.result(&view(&report, &shims, &lxc), |palette| render(&report, &shims, &lxc, palette))?;
     opened?;
     if report.failures.is_empty() {
         return Ok(exit::OK);
@@ -49,7 +54,7 @@ pub(crate) fn run(context: &Context) -> Result<u8, Error> {
     Err(Error::Several { failed, all, worst: Kind::Unavailable, reasons })
 }
 
-fn view(report: &Report, shims: &[String]) -> Value {
+fn view(report: &Report, shims: &[String], lxc: &[String]) -> Value {
     let damaged: Vec<_> =
         report.damaged.iter().map(|file| json!({ "path": file.path, "reason": file.reason })).collect();
     json!({
@@ -61,13 +66,14 @@ fn view(report: &Report, shims: &[String]) -> Value {
         "reaped": report.reaped,
         "strangers": report.strangers,
         "dead_shims": shims,
+        "lxc_containers": lxc,
         "damaged": damaged,
         "in_progress": report.alive,
         "failures": report.failures.iter().map(Failure::to_string).collect::<Vec<_>>(),
     })
 }
 
-fn render(report: &Report, shims: &[String], palette: Palette) -> String {
+fn render(report: &Report, shims: &[String], lxc: &[String], palette: Palette) -> String {
     let mut lines = Vec::new();
     let mut line = |what: &str, names: Vec<String>| {
         if !names.is_empty() {
@@ -75,6 +81,7 @@ fn render(report: &Report, shims: &[String], palette: Palette) -> String {
         }
     };
     line("finished or undone", report.operations.clone());
+    line("LXC containers removed that were left half-made or of before a boot", lxc.to_vec());
     line("put right", report.repaired.clone());
     line("ended after their checkpoint", report.ended.clone());
     line("unfinished checkpoints removed", report.removed.iter().map(ToString::to_string).collect());
@@ -101,9 +108,9 @@ mod tests {
 
     #[test]
     fn a_clean_node_is_said_to_be_clean() {
-        assert_eq!(render(&Report::default(), &[], Palette::new(false)), "nothing to recover");
+        assert_eq!(render(&Report::default(), &[], &[], Palette::new(false)), "nothing to recover");
         let report = Report { repaired: vec!["web".into()], reaped: 2, ..Report::default() };
         let expected = "put right  web\nleftover pieces freed  2";
-        assert_eq!(render(&report, &[], Palette::new(false)), expected);
+        assert_eq!(render(&report, &[], &[], Palette::new(false)), expected);
     }
 }

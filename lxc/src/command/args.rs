@@ -135,6 +135,9 @@ pub(super) enum Verb {
     },
     /// Show what this runtime understands (OCI runtime spec, "Features")
     Features,
+    /// Remove what was left half-made, or by a power cut
+    #[command(hide = true)]
+    Sweep,
     /// Keep a scope of systemd until standard input ends
     #[command(hide = true)]
     Wait,

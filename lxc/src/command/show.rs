@@ -18,6 +18,11 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// One name a line.
+pub(super) fn lines(names: &[String]) -> Result<(), Failure> {
+    if names.is_empty() { Ok(()) } else { print(&names.join("\n")) }
+}
+
 /// As the spec has it.
 pub(super) fn state(container: &Container) -> Result<(), Failure> {
     print(&serde_json::to_string_pretty(&container.oci_state(container.status()))?)
