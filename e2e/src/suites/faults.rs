@@ -116,6 +116,9 @@ const REPRESENTATIVE_PODS: &[(&str, Action)] = &[
     ("adopt.replace", Action::Kill),
 ];
 
+/// The same for pods of another runtime, whose own steps these are.
+const OTHER_PODS: &[(&str, Action)] = &[("runtime.hook", Action::Error), ("runtime.restored", Action::Error)];
+
 /// Another process dies while the operation goes on: where, who, and whether every run has it. From the hook on until
 /// the dump is done, CRIU, the runtime and the hook wait for each other; snapshots are taken by libzfs_core and have no
 /// process of their own.
@@ -185,7 +188,7 @@ pub fn suite(full: bool) -> Suite {
                 cases += 1;
                 if full || REPRESENTATIVE_PODS.contains(&(step, action)) {
                     tests.push(test(format!("{operation}::{step}::{action}"), move || {
-                        pods::inject(operation, step, action)
+                        pods::inject("cryopod", operation, step, action)
                     }));
                 } else {
                     left_out += 1;
@@ -216,6 +219,20 @@ pub fn suite(full: bool) -> Suite {
     let left_out =
         if left_out == 0 { Vec::new() } else { vec![format!("{left_out} of {cases} fault cases")] };
     Suite { tests, left_out }
+}
+
+/// What the shim of a pod does, on another handler: name, whether every run has it, and what it does.
+pub fn of_pods(
+    handler: &'static str,
+) -> impl Iterator<Item = (String, bool, impl FnOnce() -> Result<(), Failure> + Send + 'static)> {
+    let steps = PODS.iter().flat_map(|(operation, steps)| steps.iter().map(move |step| (*operation, *step)));
+    steps.flat_map(move |(operation, step)| {
+        [Action::Error, Action::Kill].into_iter().map(move |action| {
+            let always = OTHER_PODS.contains(&(step, action));
+            let body = move || pods::inject_unchecked(handler, operation, step, action);
+            (format!("{operation}::{step}::{action}"), always, body)
+        })
+    })
 }
 
 #[cfg(test)]

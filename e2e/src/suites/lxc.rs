@@ -1,9 +1,10 @@
 //! `lxc`: pods whose containers are LXC containers. What `oci` shows of a pod holds for them too, so its tests run here on
 //! the handler `cryopod-lxc`; what is their own is in the rooms below.
 
+mod kills;
 mod tools;
 
-use super::{matrix, oci};
+use super::{faults, matrix, oci};
 use crate::leaks;
 use crate::suite::{Failure, Suite, test};
 
@@ -44,6 +45,12 @@ pub fn suite(full: bool) -> Suite {
     }
     for (name, always, body) in tools::CASES.iter().copied() {
         add(&mut suite, full || always, format!("tools::{name}"), body);
+    }
+    for (name, always, body) in kills::CASES.iter().copied() {
+        add(&mut suite, full || always, format!("kills::{name}"), body);
+    }
+    for (name, always, body) in faults::of_pods(HANDLER) {
+        add(&mut suite, full || always, format!("faults::{name}"), body);
     }
     for (name, always, body) in matrix::again_and_again(HANDLER) {
         add(&mut suite, full || always, format!("matrix::{name}"), body);

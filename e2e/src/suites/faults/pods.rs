@@ -44,17 +44,32 @@ impl fmt::Display for PodOperation {
 }
 
 /// Runs the operation with one step armed, recovers, checks the invariants.
-pub fn inject(operation: PodOperation, step: &'static str, action: Action) -> Result<(), Failure> {
-    leaks::checked(|| match operation {
-        PodOperation::Checkpoint => broken_capture(step, action),
-        PodOperation::Restore => broken_restore(step, action),
-        PodOperation::CriCheckpoint => broken_checkpoint(step, action),
-        PodOperation::Delete => broken_delete(step, action),
-    })
+pub fn inject(
+    handler: &'static str,
+    operation: PodOperation,
+    step: &'static str,
+    action: Action,
+) -> Result<(), Failure> {
+    leaks::checked(|| inject_unchecked(handler, operation, step, action))
 }
 
-fn broken_capture(step: &str, action: Action) -> Result<(), Failure> {
-    let source = counting("cryopod")?;
+/// The same without a look at what is left, for suites that look themselves.
+pub fn inject_unchecked(
+    handler: &str,
+    operation: PodOperation,
+    step: &str,
+    action: Action,
+) -> Result<(), Failure> {
+    match operation {
+        PodOperation::Checkpoint => broken_capture(handler, step, action),
+        PodOperation::Restore => broken_restore(handler, step, action),
+        PodOperation::CriCheckpoint => broken_checkpoint(handler, step, action),
+        PodOperation::Delete => broken_delete(handler, step, action),
+    }
+}
+
+fn broken_capture(handler: &str, step: &str, action: Action) -> Result<(), Failure> {
+    let source = counting(handler)?;
     let capture = || cryopod::run(&["checkpoint", "--mode", "full", &source.pod.id]);
     let armed = Armed::with(step, &action.to_string())?;
     let done = capture()?;
@@ -70,14 +85,14 @@ fn broken_capture(step: &str, action: Action) -> Result<(), Failure> {
     }
     source.pod.remove_in_the_end(REMOVED)?;
     cryopod::ok(&["recover"])?;
-    survivors(&source.spec, &source.before)
+    survivors(handler, &source.spec, &source.before)
 }
 
-fn broken_restore(step: &str, action: Action) -> Result<(), Failure> {
-    let source = counting("cryopod")?;
+fn broken_restore(handler: &str, step: &str, action: Action) -> Result<(), Failure> {
+    let source = counting(handler)?;
     let checkpoint = Checkpoint::with(&source.pod.id, &["--mode", "full", "--wait"])?;
     source.pod.remove()?;
-    let pod = restored_pod("cryopod", "broken", &checkpoint.id, &[])?;
+    let pod = restored_pod(handler, "broken", &checkpoint.id, &[])?;
     let armed = Armed::with(step, &action.to_string())?;
     let started = pod.start(&source.spec);
     armed.disarm()?;
@@ -89,12 +104,12 @@ fn broken_restore(step: &str, action: Action) -> Result<(), Failure> {
     pod.remove_in_the_end(REMOVED)?;
     cryopod::ok(&["recover"])?;
     checkpoint.verify()?;
-    goes_on(&checkpoint, &source.spec, &source.before)?;
+    goes_on(handler, &checkpoint, &source.spec, &source.before)?;
     checkpoint.delete().map(drop)
 }
 
-fn broken_checkpoint(step: &str, action: Action) -> Result<(), Failure> {
-    let source = counting("cryopod")?;
+fn broken_checkpoint(handler: &str, step: &str, action: Action) -> Result<(), Failure> {
+    let source = counting(handler)?;
     let armed = Armed::with(step, &action.to_string())?;
     let done = by_crictl(&source.container)?;
     armed.disarm()?;
@@ -119,16 +134,16 @@ fn broken_checkpoint(step: &str, action: Action) -> Result<(), Failure> {
     source.pod.remove_in_the_end(REMOVED)?;
     cryopod::ok(&["recover"])?;
     sh(&format!("rm -f {ARCHIVE}"))?;
-    survivors(&source.spec, &source.before)
+    survivors(handler, &source.spec, &source.before)
 }
 
 /// What was committed is whole and comes back; then it is deleted.
-fn survivors(spec: &Spec, before: &Ticks) -> Result<(), Failure> {
+fn survivors(handler: &str, spec: &Spec, before: &Ticks) -> Result<(), Failure> {
     for id in checkpoints()? {
         let checkpoint = Checkpoint::named(&id);
         checkpoint.settle()?;
         checkpoint.verify().map_err(|e| format!("I2: {id} is listed but damaged: {e}"))?;
-        goes_on(&checkpoint, spec, before)?;
+        goes_on(handler, &checkpoint, spec, before)?;
         checkpoint.delete()?;
     }
     Ok(())
@@ -139,8 +154,8 @@ fn by_crictl(container: &Container) -> Result<Finished, Failure> {
     exec(&["crictl", "--timeout", "300s", "checkpoint", &format!("--export={ARCHIVE}"), &container.id])
 }
 
-fn broken_delete(step: &str, action: Action) -> Result<(), Failure> {
-    let source = counting("cryopod")?;
+fn broken_delete(handler: &str, step: &str, action: Action) -> Result<(), Failure> {
+    let source = counting(handler)?;
     // The checkpoint lives on the pod's own dataset until it is settled.
     let unsettled = Armed::with("settle.send", "error")?;
     let checkpoint = Checkpoint::with(&source.pod.id, &["--mode", "full"])?;
@@ -156,13 +171,13 @@ fn broken_delete(step: &str, action: Action) -> Result<(), Failure> {
     cryopod::ok(&["recover"])?;
     checkpoint.settle()?;
     checkpoint.verify().map_err(|e| format!("I2: {e}"))?;
-    goes_on(&checkpoint, &spec, &before)?;
+    goes_on(handler, &checkpoint, &spec, &before)?;
     checkpoint.delete().map(drop)
 }
 
 /// I2 and I6: the checkpoint can be restored, and memory and file are in step.
-fn goes_on(checkpoint: &Checkpoint, spec: &Spec, before: &Ticks) -> Result<(), Failure> {
-    let (pod, restored) = restore("cryopod", "restored", &checkpoint.id, spec)?;
+fn goes_on(handler: &str, checkpoint: &Checkpoint, spec: &Spec, before: &Ticks) -> Result<(), Failure> {
+    let (pod, restored) = restore(handler, "restored", &checkpoint.id, spec)?;
     ticks::goes_on(&restored, before)?;
     pod.remove()
 }

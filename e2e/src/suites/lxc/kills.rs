@@ -1,0 +1,109 @@
+//! Processes of ours, and of the container, that are killed while it is made, runs, is captured and comes back.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::{Case, HANDLER};
+use crate::crictl::{Pod, Spec};
+use crate::cryopod::{self, Checkpoint};
+use crate::shell::{eventually, ok, sh};
+use crate::story::{counting, restore, restored_pod};
+use crate::suite::{Failure, ensure};
+use crate::ticks;
+
+pub const CASES: &[Case] = &[
+    ("a_runtime_that_is_killed_while_it_makes_a_container_leaves_nothing", true, || {
+        make("[c]ryopod-lxc.* create ")
+    }),
+    ("a_liblxc_that_is_killed_while_it_makes_a_container_leaves_nothing", false, || {
+        make("[c]ryopod-lxc launch ")
+    }),
+    ("an_init_that_is_killed_while_its_container_is_made_leaves_nothing", false, || make("[p]id1 [0-9]")),
+    ("a_first_process_that_is_killed_ends_the_container_with_137", true, first_process),
+    ("a_runtime_that_is_killed_while_it_captures_hurts_nobody", true, || {
+        capture("[c]ryopod-lxc.* checkpoint ")
+    }),
+    ("a_criu_that_is_killed_while_it_captures_hurts_nobody", false, || capture("^([^ ]*/)?[c]riu dump ")),
+    ("a_runtime_that_is_killed_while_it_restores_can_be_called_again", true, || {
+        again("[c]ryopod-lxc.* restore ")
+    }),
+    ("a_criu_that_is_killed_while_it_restores_can_be_called_again", false, || {
+        again("^([^ ]*/)?[c]riu restore ")
+    }),
+];
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Kills whatever matches as soon as it is there, until it is dropped.
+struct Killer(Child);
+
+impl Killer {
+    fn of(pattern: &str) -> Result<Self, Failure> {
+        let script = format!("while :; do pkill -KILL -f '{pattern}'; sleep 0.01; done");
+        let child =
+            Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        child.map(Self).map_err(|error| format!("cannot start the killer: {error}"))
+    }
+}
+
+impl Drop for Killer {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
+            eprintln!("clean-up: the killer: {error}");
+        }
+    }
+}
+
+fn make(pattern: &str) -> Result<(), Failure> {
+    let pod = Pod::run(HANDLER, "killed")?;
+    let spec = Spec::sh("c", "echo here; sleep 1000");
+    let killer = Killer::of(pattern)?;
+    let started = pod.start(&spec);
+    drop(killer);
+    ensure(started.is_err(), || format!("the container started although {pattern} was killed"))?;
+    // The pod is none the worse for it.
+    let container = pod.start(&Spec { name: "again".into(), ..spec })?;
+    eventually("its output", LONG, || Ok((!container.logs()?.is_empty()).then_some(())))?;
+    pod.remove_in_the_end(LONG)?;
+    cryopod::ok(&["recover"]).map(drop)
+}
+
+fn first_process() -> Result<(), Failure> {
+    let pod = Pod::run(HANDLER, "first")?;
+    let container = pod.start(&Spec::sh("c", "sleep 1000"))?;
+    ok(&format!("kill -KILL {}", container.pid()?))?;
+    let code = container.wait_exit(LONG)?;
+    ensure(code == 137, || format!("exit code {code}, not 137"))?;
+    pod.remove()
+}
+
+fn capture(pattern: &str) -> Result<(), Failure> {
+    let source = counting(HANDLER)?;
+    let killer = Killer::of(pattern)?;
+    let done = cryopod::run(&["checkpoint", "--mode", "full", &source.pod.id])?;
+    drop(killer);
+    ensure(done.code != 0, || format!("the capture succeeded although {pattern} was killed"))?;
+    ticks::goes_on(&source.container, &source.before).map_err(|error| format!("I1: {error}"))?;
+    cryopod::ok(&["recover"])?;
+    let checkpoint = Checkpoint::with(&source.pod.id, &["--mode", "full"])?;
+    ticks::goes_on(&source.container, &source.before).map_err(|error| format!("I1: {error}"))?;
+    source.pod.remove()?;
+    checkpoint.delete().map(drop)
+}
+
+fn again(pattern: &str) -> Result<(), Failure> {
+    let source = counting(HANDLER)?;
+    let checkpoint = Checkpoint::with(&source.pod.id, &["--mode", "full", "--wait"])?;
+    source.pod.remove()?;
+    let pod = restored_pod(HANDLER, "broken", &checkpoint.id, &[])?;
+    let killer = Killer::of(pattern)?;
+    let started = pod.start(&source.spec);
+    drop(killer);
+    ensure(started.is_err(), || format!("the restore succeeded although {pattern} was killed"))?;
+    pod.remove_in_the_end(LONG)?;
+    sh("cryopod recover")?;
+    let (pod, restored) = restore(HANDLER, "restored", &checkpoint.id, &source.spec)?;
+    ticks::goes_on(&restored, &source.before)?;
+    pod.remove()?;
+    checkpoint.delete().map(drop)
+}
