@@ -5,6 +5,7 @@
 //! A missed target is reported, not hidden, and does not fail the run: benches are not tests.
 
 mod checkpoints;
+mod lxc;
 mod memory;
 mod starts;
 
@@ -88,8 +89,12 @@ pub fn main(args: &[String]) -> ExitCode {
         Sizes { runs: 5, stock_large_runs: 2, large_mib: 1024, small_mib: 16 }
     };
     let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with("--")).collect();
-    let groups: [(&str, Group); 3] =
-        [("starts", starts::figures), ("memory", memory::figures), ("checkpoints", checkpoints::figures)];
+    let groups: [(&str, Group); 4] = [
+        ("starts", starts::figures),
+        ("memory", memory::figures),
+        ("lxc", lxc::figures),
+        ("checkpoints", checkpoints::figures),
+    ];
     let mut figures = Vec::new();
     let mut errors = Vec::new();
     for (name, group) in groups {

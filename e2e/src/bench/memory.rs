@@ -71,7 +71,7 @@ fn pss(program: &str) -> Result<Found, Failure> {
 }
 
 /// From `smaps_rollup`.
-fn pss_of(process: &Path) -> Result<f64, Failure> {
+pub(super) fn pss_of(process: &Path) -> Result<f64, Failure> {
     let path = process.join("smaps_rollup");
     let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     let kib = text
