@@ -41,7 +41,7 @@ pub fn make(terminal: &Terminal, uid: u32) -> Result<(), Error> {
         let bound = tree(&path, OpenTreeFlags::OPEN_TREE_CLONE).on("clone the terminal", path.display())?;
         attach(bound.as_fd(), console)?;
     }
-    send(&socket, &master)?;
+    send_master(&socket, &master)?;
     rustix::process::setsid().ok(); // Only the leader of a session already is refused.
     sys::control_terminal(slave.as_fd()).step("take the terminal as controlling one")?;
     rustix::stdio::dup2_stdin(&slave).step("use the terminal")?;
@@ -53,7 +53,11 @@ fn open(path: impl AsRef<Path>, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path.as_ref(), flags, Mode::empty())
 }
 
-fn send(socket: &OwnedFd, master: &OwnedFd) -> Result<(), Error> {
+/// Sends the master of a terminal to whoever asked for it.
+///
+/// # Errors
+/// When nobody takes it.
+pub fn send_master(socket: &OwnedFd, master: &OwnedFd) -> Result<(), Error> {
     let fds = [master.as_fd()];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);

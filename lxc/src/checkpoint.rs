@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -34,14 +33,7 @@ pub fn checkpoint(container: &Container, spec: &Spec, options: &DumpOptions) -> 
     if !options.pre_dump {
         write_streams(pid, &options.images)?;
     }
-    let argv = criu::dump(pid, &container.record.cgroup, &externals, options);
-    let ran = Command::new(criu::PROGRAM).args(argv).stdin(Stdio::null()).stdout(Stdio::null()).status();
-    let status = host("run", criu::PROGRAM, ran)?;
-    if status.success() {
-        return Ok(());
-    }
-    let verb = if options.pre_dump { "pre-dump" } else { "dump" };
-    Err(Error::Criu { verb, status, log: options.work.join(criu::DUMP_LOG) })
+    Ok(criu::dump(pid, &container.record.cgroup, &externals, options)?)
 }
 
 /// What CRIU would capture and not bring back.

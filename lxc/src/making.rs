@@ -106,16 +106,9 @@ pub enum Error {
     /// It took too long.
     #[error("the container was not ready after {0:?}")]
     TooLong(Duration),
-    /// CRIU says why in its log.
-    #[error("criu {verb} failed ({status}); its log is {log}", log = log.display())]
-    Criu {
-        /// What it was to do.
-        verb: &'static str,
-        /// How it ended.
-        status: std::process::ExitStatus,
-        /// Where it has said more.
-        log: PathBuf,
-    },
+    /// CRIU fails.
+    #[error(transparent)]
+    Criu(#[from] crate::criu::Error),
 }
 
 pub(crate) fn host<T>(

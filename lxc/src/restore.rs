@@ -4,9 +4,10 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
+use cryopod_init::terminal::send_master;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::FdFlags;
@@ -16,7 +17,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::cgroup;
 use crate::checkpoint::refuse;
 use crate::create::finish;
-use crate::criu::{self, RestoreOptions, Target};
+use crate::criu::{self, RestoreOptions, Restored, Target};
 use crate::directory::Directory;
 use crate::making::{Error, Programs, Request, answer, host};
 use crate::plan::{self, namespace};
@@ -43,8 +44,6 @@ pub fn restore(request: &Request<'_>, options: &RestoreOptions, programs: &Progr
 fn run(request: &Request<'_>, options: &RestoreOptions) -> Result<u32, Error> {
     let spec = request.spec;
     let root = request.root()?;
-    let pid_file = options.work.join("restored.pid");
-    fs::remove_file(&pid_file).ok();
     let streams = streams(&options.images)?;
     let network = opened(spec, LinuxNamespaceType::Network)?;
     let pids = opened(spec, LinuxNamespaceType::Pid)?;
@@ -53,12 +52,12 @@ fn run(request: &Request<'_>, options: &RestoreOptions) -> Result<u32, Error> {
     let mounts = plan::sources(spec, request.bundle);
     let target = Target {
         root: root.clone(),
-        pid_file: pid_file.clone(),
         cgroup: request.cgroup.to_owned(),
         network: network.as_ref().map(AsRawFd::as_raw_fd),
         pids: pids.as_ref().map(AsRawFd::as_raw_fd),
         join: join.collect(),
         mounts: mounts.into_iter().map(|(at, source)| (at.display().to_string(), source)).collect(),
+        terminal: request.console_socket.is_some(),
         streams: streams.iter().map(|(fd, pipe)| (fd.as_raw_fd(), pipe.clone())).collect(),
     };
     let given = streams.iter().map(|(fd, _)| fd.as_fd());
@@ -66,20 +65,26 @@ fn run(request: &Request<'_>, options: &RestoreOptions) -> Result<u32, Error> {
         let kept = rustix::io::fcntl_setfd(fd, FdFlags::empty()).map_err(io::Error::from);
         host("hand over", "a descriptor", kept)?;
     }
-    let mut criu = Command::new(criu::PROGRAM);
-    // The container's streams are ours, and not CRIU's to write to.
-    criu.args(criu::restore(&target, options))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let mut run = || host("run", criu::PROGRAM, criu.status());
-    let status = if is_mount_point(&root)? { run()? } else { with_mount_at(&root, run)? };
-    if !status.success() {
-        return Err(Error::Criu { verb: "restore", status, log: options.work.join(criu::RESTORE_LOG) });
+    let run = || Ok(criu::restore(&target, options)?);
+    let restored = if is_mount_point(&root)? { run()? } else { with_mount_at(&root, run)? };
+    hand_over(request, restored)
+}
+
+/// Gives the terminal to whoever asked for it. The container lives by then, and ends with the error.
+fn hand_over(request: &Request<'_>, restored: Restored) -> Result<u32, Error> {
+    match (request.console_socket, restored.terminal) {
+        (Some(path), Some(master)) => {
+            let socket = host("connect to the console socket", path.display(), UnixStream::connect(path))?;
+            let sent = send_master(&OwnedFd::from(socket), &master);
+            sent.map_err(|error| Error::Inside { message: error.to_string(), errno: None })?;
+        }
+        (Some(_), None) => {
+            let none = io::Error::other("it was captured without a terminal");
+            return host("take the terminal of", request.id, Err(none));
+        }
+        (None, _) => {}
     }
-    let text = host("read", pid_file.display(), fs::read_to_string(&pid_file))?;
-    let pid = text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into());
-    host("understand", pid_file.display(), pid)
+    Ok(restored.pid)
 }
 
 fn opened(spec: &Spec, kind: LinuxNamespaceType) -> Result<Option<File>, Error> {

@@ -21,14 +21,7 @@ pub(super) fn create(global: &Global, args: &CreateArgs) -> Result<u32, Failure>
     let bundle =
         fs::canonicalize(&args.bundle).map_err(|error| format!("{}: {error}", args.bundle.display()))?;
     let spec = read(&bundle)?;
-    let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
-    match (terminal, &args.console_socket) {
-        (true, None) => {
-            return Err("process.terminal is set: --console-socket says who gets the terminal".into());
-        }
-        (false, Some(_)) => return Err("--console-socket is given, but process.terminal is not set".into()),
-        _ => {}
-    }
+    check_terminal(&spec, args.console_socket.as_deref())?;
     fs::create_dir_all(&global.root).map_err(|error| format!("{}: {error}", global.root.display()))?;
     let group = cgroup::place(&spec, name(&args.id)?, global.systemd_cgroup)?;
     let request = Request {
@@ -44,6 +37,16 @@ pub(super) fn create(global: &Global, args: &CreateArgs) -> Result<u32, Failure>
     let pid = create::create(&request, &programs()?)?;
     tell(global, &args.id, args.pid_file.as_deref(), pid)?;
     Ok(pid)
+}
+
+/// A terminal needs somebody who gets it, and nobody gets one that is not there.
+pub(super) fn check_terminal(spec: &Spec, console_socket: Option<&Path>) -> Result<(), Failure> {
+    let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+    match (terminal, console_socket) {
+        (true, None) => Err("process.terminal is set: --console-socket says who gets the terminal".into()),
+        (false, Some(_)) => Err("--console-socket is given, but process.terminal is not set".into()),
+        _ => Ok(()),
+    }
 }
 
 /// Writes the PID where the caller looks for it.

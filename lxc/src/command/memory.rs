@@ -47,9 +47,7 @@ pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Result<u8, Failure
     let bundle =
         fs::canonicalize(&args.bundle).map_err(|error| format!("{}: {error}", args.bundle.display()))?;
     let spec = create::read(&bundle)?;
-    if args.console_socket.is_some() {
-        return Err("--console-socket: containers with a terminal cannot be brought back with LXC yet".into());
-    }
+    create::check_terminal(&spec, args.console_socket.as_deref())?;
     fs::create_dir_all(&global.root).map_err(|error| format!("{}: {error}", global.root.display()))?;
     let (images, work) = places(&args.criu)?;
     let options = RestoreOptions {
@@ -67,7 +65,7 @@ pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Result<u8, Failure
         bundle: &bundle,
         spec: &spec,
         cgroup: &group.path,
-        console_socket: None,
+        console_socket: args.console_socket.as_deref(),
         capabilities: super::exec::own_capabilities()?,
         patience: create::PATIENCE,
     };

@@ -90,6 +90,7 @@ pub(super) fn features() -> Result<(), Failure> {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.1",
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": cryopod_init::options::KNOWN,
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "cgroup": { "v1": false, "v2": true, "systemd": true, "systemdUser": false, "rdma": true },
