@@ -63,7 +63,7 @@ pub enum Bind {
 /// What is no option of a file system: `mountOptions` of the runtime's features. containerd offers recursive read-only mounts
 /// only with a runtime that names `rro`.
 #[rustfmt::skip]
-pub const KNOWN: [&str; 56] = [
+pub const KNOWN: &[&str] = &[
     "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "idmap", "iversion",
     "lazytime", "loud", "mand", "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nolazytime",
     "nomand", "norelatime", "nostrictatime", "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev",
