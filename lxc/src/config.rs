@@ -168,16 +168,15 @@ impl Lines {
 
     fn ids(&mut self, spec: &Spec) -> Result<(), Refusal> {
         let Some(linux) = spec.linux() else { return Ok(()) };
-        // A shared user namespace has its mappings already.
-        if namespace(spec, LinuxNamespaceType::User) != Some(None) {
-            return Ok(());
-        }
+        let Some(shared) = namespace(spec, LinuxNamespaceType::User) else { return Ok(()) };
         for (kind, field, mappings) in
             [("u", "uidMappings", linux.uid_mappings()), ("g", "gidMappings", linux.gid_mappings())]
         {
             let mappings = mappings.as_ref().filter(|mappings| !mappings.is_empty());
+            // A shared namespace has its mappings already; that there are some tells liblxc to become its root.
             let mappings = mappings.ok_or_else(|| {
-                Refusal::of(format!("linux.{field}"), "is missing for a new user namespace")
+                let which = if shared.is_some() { "a shared" } else { "a new" };
+                Refusal::of(format!("linux.{field}"), format!("is missing for {which} user namespace"))
             })?;
             mappings.iter().try_for_each(|mapping| self.mapping(kind, mapping))?;
         }
@@ -245,6 +244,10 @@ mod tests {
         has(&text, "lxc.idmap = g 0 100000 65536");
         has(&text, "lxc.namespace.clone = mnt user");
         assert_eq!(of(&json!({ "namespaces": namespaces })).unwrap_err().field, "linux.uidMappings");
+        let shared = json!([{ "type": "mount" }, { "type": "user", "path": "/proc/7/ns/user" }]);
+        let text = of(&json!({ "namespaces": shared, "uidMappings": ids, "gidMappings": ids })).unwrap();
+        has(&text, "lxc.idmap = u 0 100000 65536");
+        has(&text, "lxc.namespace.share.user = /proc/7/ns/user");
     }
 
     #[test]
