@@ -2,6 +2,7 @@
 //! the handler `cryopod-lxc`; what is their own is in the rooms below.
 
 mod kills;
+mod restored;
 mod tools;
 
 use super::{faults, matrix, oci};
@@ -45,6 +46,9 @@ pub fn suite(full: bool) -> Suite {
     }
     for (name, always, body) in tools::CASES.iter().copied() {
         add(&mut suite, full || always, format!("tools::{name}"), body);
+    }
+    for (name, always, body) in restored::CASES.iter().copied() {
+        add(&mut suite, full || always, format!("restored::{name}"), body);
     }
     for (name, always, body) in kills::CASES.iter().copied() {
         add(&mut suite, full || always, format!("kills::{name}"), body);
