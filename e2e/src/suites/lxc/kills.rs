@@ -16,19 +16,19 @@ pub const CASES: &[Case] = &[
         make("[c]ryopod-lxc.* create ")
     }),
     ("a_liblxc_that_is_killed_while_it_makes_a_container_leaves_nothing", false, || {
-        make("[c]ryopod-lxc launch ")
+        make("^.lxc monitor. ")
     }),
     ("an_init_that_is_killed_while_its_container_is_made_leaves_nothing", false, || make("[p]id1 [0-9]")),
     ("a_first_process_that_is_killed_ends_the_container_with_137", true, first_process),
     ("a_runtime_that_is_killed_while_it_captures_hurts_nobody", true, || {
         capture("[c]ryopod-lxc.* checkpoint ")
     }),
-    ("a_criu_that_is_killed_while_it_captures_hurts_nobody", false, || capture("^([^ ]*/)?[c]riu dump ")),
+    ("a_criu_that_is_killed_while_it_captures_hurts_nobody", false, || capture("^([^ ]*/)?[c]riu(:| swrk)")),
     ("a_runtime_that_is_killed_while_it_restores_can_be_called_again", true, || {
         again("[c]ryopod-lxc.* restore ")
     }),
     ("a_criu_that_is_killed_while_it_restores_can_be_called_again", false, || {
-        again("^([^ ]*/)?[c]riu restore ")
+        again("^([^ ]*/)?[c]riu(:| swrk)")
     }),
 ];
 
