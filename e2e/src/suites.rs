@@ -7,6 +7,7 @@ mod lxc;
 mod matrix;
 pub mod nodes;
 mod oci;
+mod oci_validation;
 pub mod power;
 mod prepared;
 
@@ -14,7 +15,7 @@ use crate::suite::Suite;
 
 /// Their names, in the order in which `cargo xtask test` runs them.
 pub fn names() -> Vec<&'static str> {
-    vec!["oci", "checkpoint", "matrix", "faults", "power", "nodes", "lxc", "critest"]
+    vec!["oci", "checkpoint", "matrix", "faults", "power", "nodes", "lxc", "oci-validation", "critest"]
 }
 
 /// The tests of one suite; `full` adds the long ones.
@@ -27,6 +28,7 @@ pub fn build(name: &str, full: bool) -> Option<Suite> {
         "power" => Some(power::suite(full)),
         "nodes" => Some(nodes::suite(full)),
         "lxc" => Some(lxc::suite(full)),
+        "oci-validation" => Some(oci_validation::suite(full)),
         "critest" => Some(critest::suite(full)),
         _ => None,
     }

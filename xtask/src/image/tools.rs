@@ -50,6 +50,12 @@ impl Tools {
         Self { name: "registry", destination: "usr/local/bin", version: None, tests: &[] },
         Self { name: "checkpointctl", destination: "usr/local/bin", version: None, tests: &[] },
         Self { name: "cribench", destination: "usr/local/bin", version: None, tests: &[] },
+        Self {
+            name: "oci-validation",
+            destination: "usr/local/lib/oci-validation",
+            version: None,
+            tests: &[],
+        },
     ];
 
     /// A containerd with the bootstrap of shims as it was before 2.3; nodes get it on demand.

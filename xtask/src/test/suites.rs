@@ -115,6 +115,13 @@ pub(super) const SUITES: &[Suite] = &[
         budget: minutes(30),
     },
     Suite {
+        name: "oci-validation",
+        about: "cryopod-lxc by itself: the validation programs of runtime-tools beside runc, podman, containerd's shim",
+        place: Place::Node(&[&[E2E, "oci-validation"]]),
+        only_full: false,
+        budget: minutes(20),
+    },
+    Suite {
         name: "critest",
         about: "the validation suite of cri-tools in both sandboxer modes, beside containerd's own shim",
         place: Place::Node(&[&[E2E, "critest"]]),
