@@ -46,11 +46,16 @@ fn one(mount: &Mount) -> Result<(), Error> {
     let at = mount.destination.as_path();
     let options = &mount.options;
     match &mount.what {
-        What::Mounted => attributes(at, options)?,
+        What::Mounted => {
+            let early = tree(at, OpenTreeFlags::empty()).on("open the mount at", at.display())?;
+            renew(early.as_fd(), at)?;
+            attributes(at, options)?;
+        }
         What::Tree { fd, directory } => {
             let tree = sys::inherited(*fd).on("take over the tree for", at.display())?;
             place(at, *directory)?;
             attach(tree.as_fd(), at)?;
+            let tree = renew(tree.as_fd(), at)?;
             set(tree.as_fd(), at, options)?;
         }
         What::Filesystem { fstype, source } => {
@@ -81,6 +86,22 @@ pub(crate) fn tree(path: impl AsRef<Path>, flags: OpenTreeFlags) -> rustix::io::
 pub(crate) fn attach(tree: BorrowedFd<'_>, at: &Path) -> Result<(), Error> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
     mount::move_mount(tree, "", rustix::fs::CWD, at, flags).on("mount at", at.display())
+}
+
+/// Puts a copy in the place of a mount at `at` that is older than its turn in the list, because the host cloned it or
+/// liblxc made it. Since Linux 6.8 mounts are listed by age, and who reads `/proc/self/mountinfo` expects the order of the spec.
+fn renew(mount: BorrowedFd<'_>, at: &Path) -> Result<OwnedFd, Error> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    let copy = mount::open_tree(mount, "", flags).on("copy the mount at", at.display())?;
+    // What is shared with the host would be unmounted there as well.
+    sys::mount_setattr(mount, true, 0, 0, libc::MS_PRIVATE)
+        .on("part from the host the mount at", at.display())?;
+    mount::unmount(at, UnmountFlags::DETACH).on("unmount", at.display())?;
+    attach(copy.as_fd(), at)?;
+    Ok(copy)
 }
 
 fn attributes(at: &Path, options: &Options) -> Result<(), Error> {

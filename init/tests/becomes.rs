@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -21,7 +21,7 @@ use cryopod_init::plan::{Capabilities, Mount, Plan, Process, Rlimit, Seccomp, Us
 use cryopod_init::report::Report;
 use rustix::fs::{FileType, Mode};
 use rustix::io::FdFlags;
-use rustix::mount::OpenTreeFlags;
+use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 
 /// Descriptors for a child must not reach the child of another test.
 static SPAWNING: Mutex<()> = Mutex::new(());
@@ -234,6 +234,61 @@ fn mounts_are_made_with_their_options_and_seen_by_nobody_else() {
     let found = output(&plan, &trees);
     assert_eq!(found, "1\ndeep/new:\n\nhidden:\n\nkept:\nfile\nfiles\n4096\n1\n1\nof-the-plan\n");
     assert!(!at("scratch").join("x").exists(), "a mount of the container is the host's as well");
+}
+
+/// A mount of this host, as long as it is held.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn tmpfs(at: &Path) -> Self {
+        std::fs::create_dir(at).unwrap();
+        rustix::mount::mount("tmpfs", at, "tmpfs", MountFlags::empty(), None).unwrap();
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[test]
+fn mounts_are_listed_in_their_order_and_what_they_share_with_the_host_stays_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let shared = Mounted::tmpfs(&at("host"));
+    rustix::mount::mount_change(&shared.0, MountPropagationFlags::SHARED).unwrap();
+    let _below = Mounted::tmpfs(&at("host/below"));
+    File::create(at("host/below/file")).unwrap();
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let trees = [rustix::mount::open_tree(rustix::fs::CWD, &shared.0, flags).unwrap()];
+    let root = dir.path().display();
+    let mut plan = plan(&format!(
+        "grep -o ' {root}/[a-z]*/*[a-z]* [a-z]' /proc/self/mountinfo | grep -v host | cut -d' ' -f2;
+         mkdir {root}/volume/later && mount -t tmpfs tmpfs {root}/volume/later"
+    ));
+    let mount = |name: &str, what, options: &[&str]| Mount {
+        destination: at(name),
+        what,
+        options: Options::parse(options.iter().copied()).unwrap(),
+    };
+    let tmpfs = || What::Filesystem { fstype: "tmpfs".to_owned(), source: "tmpfs".to_owned() };
+    let volume = What::Tree { fd: trees[0].as_raw_fd(), directory: true };
+    plan.files.mounts = vec![
+        mount("first", tmpfs(), &[]),
+        mount("volume", volume, &["rbind", "rshared"]),
+        mount("last", tmpfs(), &[]),
+    ];
+    let found = output(&plan, &trees);
+    let listed = ["first", "volume", "volume/below", "last"].map(|name| format!("{}\n", at(name).display()));
+    assert_eq!(found, listed.concat());
+    assert!(at("host/below/file").exists(), "the host has lost a mount");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let later = at("host/later");
+    assert!(mounts.contains(&format!(" {} ", later.display())), "a shared mount is not shared any more");
+    rustix::mount::unmount(&later, UnmountFlags::DETACH).unwrap();
 }
 
 #[test]
