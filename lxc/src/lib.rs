@@ -12,6 +12,7 @@ pub mod criu;
 pub mod devices;
 pub mod directory;
 pub mod hooks;
+pub mod joined;
 pub mod launch;
 pub mod making;
 pub mod operate;

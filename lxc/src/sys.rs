@@ -29,3 +29,10 @@ pub(crate) fn signal_pid(pid: i32, number: i32) -> io::Result<()> {
     // SAFETY: two integers.
     if unsafe { libc::kill(pid, number) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// The `CLONE_NEW…` flag of the namespace that a file is; an error for any other file.
+pub(crate) fn namespace_type(file: &std::fs::File) -> io::Result<i32> {
+    // SAFETY: an open descriptor; the request has no argument.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), libc::NS_GET_NSTYPE) };
+    if kind < 0 { Err(io::Error::last_os_error()) } else { Ok(kind) }
+}

@@ -4,7 +4,7 @@
 //! ```text
 //! packages/<key>      root tree: Debian packages                         xtask/node/packages
 //! modules/<key>       zfs.ko, spl.ko for the tree's kernel                built by zfs-dkms in a copy of the tree
-//! tools/<name>-<key>  containerd, ctr, crictl, critest, CNI, registry     e2e/tools/<name>/go.mod
+//! tools/<name>-<key>  containerd, crictl, critest, CNI, OCI validation …  e2e/tools/<name>/go.mod
 //! image/<key>         all of it, with configuration, as a disk            xtask/node/tree, e2e/images
 //! ```
 //!

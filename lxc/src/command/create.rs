@@ -9,6 +9,7 @@ use oci_spec::runtime::Spec;
 use super::args::{CreateArgs, Global};
 use super::{Failure, cgroup};
 use crate::create;
+use crate::joined;
 use crate::making::{Programs, Request};
 use crate::operate;
 use crate::state::Container;
@@ -21,6 +22,7 @@ pub(super) fn create(global: &Global, args: &CreateArgs) -> Result<u32, Failure>
     let bundle =
         fs::canonicalize(&args.bundle).map_err(|error| format!("{}: {error}", args.bundle.display()))?;
     let spec = read(&bundle)?;
+    joined::check(&spec)?;
     check_terminal(&spec, args.console_socket.as_deref())?;
     fs::create_dir_all(&global.root).map_err(|error| format!("{}: {error}", global.root.display()))?;
     let group = cgroup::place(&spec, name(&args.id)?, global.systemd_cgroup)?;
