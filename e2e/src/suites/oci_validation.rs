@@ -90,8 +90,7 @@ impl Shared {
     fn one(&self, program: &str) -> Result<Completion, Failure> {
         let place = self.place.get_or_init(Place::prepare).as_ref().map_err(|e| format!("preparing: {e}"))?;
         let stock = place.run(program, STOCK)?;
-        // The programs for cgroups read version 1; without it they fail for minutes.
-        let comparable = !program.starts_with("linux_cgroups") || judge::binds(&stock);
+        let comparable = !run::is_about_cgroups(program) || judge::binds(&stock);
         let ours = if comparable { Some(place.run(program, OURS)?) } else { None };
         let outcome = match &ours {
             Some(ours) => {

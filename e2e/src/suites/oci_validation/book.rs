@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::STOCK;
 use super::judge::{Exception, worse};
 use super::tap::{Report, Verdict};
-use super::{OURS, STOCK};
 use crate::suite::Failure;
 
 /// Where a whole run leaves it, in the node.
@@ -38,7 +38,7 @@ impl Book {
 
     fn table(&self, exceptions: &[Exception]) -> String {
         let mut out = format!(
-            "{HEAD}| program | `{STOCK}` | `{OURS}` | worse than with `{STOCK}` |\n|---|---|---|---|\n"
+            "{HEAD}| program | `{STOCK}` | `cryopod-lxc` | worse than with `{STOCK}` |\n|---|---|---|---|\n"
         );
         for (program, (stock, ours)) in &self.0 {
             let mine = ours.as_ref().map_or("not run".to_owned(), counts);
