@@ -86,8 +86,13 @@ fn broken(why: Failure) -> Suite {
 }
 
 impl Shared {
-    /// Runs one program with both runtimes and judges it.
+    /// Compares one program; says at once what is wrong, as [`test`] does.
     fn one(&self, program: &str) -> Result<Completion, Failure> {
+        self.compare(program).inspect_err(|why| println!("\n{program}: {why}"))
+    }
+
+    /// Runs it with both runtimes and judges it.
+    fn compare(&self, program: &str) -> Result<Completion, Failure> {
         let place = self.place.get_or_init(Place::prepare).as_ref().map_err(|e| format!("preparing: {e}"))?;
         let stock = place.run(program, STOCK)?;
         let comparable = !run::is_about_cgroups(program) || judge::binds(&stock);
@@ -102,9 +107,6 @@ impl Shared {
         book.enter(program, stock, ours);
         if self.full {
             book.write(&self.exceptions)?;
-        }
-        if let Err(why) = &outcome {
-            println!("\n{program}: {why}");
         }
         outcome
     }

@@ -6,8 +6,11 @@ use super::OURS;
 use crate::shell::{Finished, eventually, exec, exec_ok};
 use crate::suite::{Failure, ensure};
 
-/// What is run, by name.
-pub(super) const CASES: &[(&str, fn() -> Result<(), Failure>)] = &[
+/// A test of this room: its name and what it does.
+type Case = (&'static str, fn() -> Result<(), Failure>);
+
+/// All of them.
+pub(super) const CASES: &[Case] = &[
     ("podman_runs_a_container_and_answers_its_exit_code", podman_run),
     ("podman_execs_in_a_container_stops_and_removes_it", podman_life),
     ("containerds_own_shim_runs_a_task_with_it", containerd_shim),

@@ -46,12 +46,13 @@ impl Place {
         Ok(place)
     }
 
-    /// Runs a program with a runtime; containers that it leaves are removed, with either runtime.
+    /// Runs a program with a runtime; containers that it leaves are removed. It gets a mount namespace of its own: one
+    /// program asks for a container without, and runc then leaves its mounts there and makes the node's root private.
     pub(super) fn run(&self, program: &str, runtime: &str) -> Result<Report, Failure> {
         let work = self.0.display();
         let called = shell::sh(&format!(
-            "cd {work} && exec env RUNTIME={runtime} TMPDIR={work}/bundles timeout --kill-after=5 {TIMEOUT_S} \
-             {PROGRAMS}/{program}"
+            "cd {work} && exec env RUNTIME={runtime} TMPDIR={work}/bundles unshare --mount --propagation slave \
+             timeout --kill-after=5 {TIMEOUT_S} {PROGRAMS}/{program}"
         ))?;
         self.remove_containers(runtime)?;
         Ok(tap::read(&called.stdout, called.code, &called.stderr))
@@ -67,7 +68,7 @@ impl Place {
                 shell::exec_ok(&[runtime, "delete", "--force", id])?;
             }
         }
-        shell::ok(&format!("rm -rf {}/*", bundles.display())).map(drop)
+        shell::ok(&format!("rm -rf --one-file-system {}/*", bundles.display())).map(drop)
     }
 }
 
