@@ -9,7 +9,7 @@ use std::path::Path;
 pub(crate) const TEMPORARY: &str = ".tmp";
 
 /// Replaces `path` in one step: temporary file, fsync, rename, fsync of the directory. Readable by root alone.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(TEMPORARY);
     let temporary = Path::new(&name);
@@ -30,7 +30,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the entries of a directory durable.
-pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 /// Creates a directory and its parents, readable by root alone; existing is success.
-pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
+pub fn private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 

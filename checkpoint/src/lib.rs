@@ -33,6 +33,7 @@ pub mod store;
 pub mod swap;
 mod sys;
 pub mod target;
+pub mod tenant;
 #[cfg(test)]
 mod testing;
 pub mod timeline;

@@ -35,7 +35,7 @@ use crate::tree;
 
 pub(crate) use dataset::undo_or_finish;
 pub use request::{LiveRootfs, LiveVolume, PlaceError, PlaceRequest, Placed, Replacement, RootfsPlacement};
-pub(crate) use roots::reap;
+pub(crate) use roots::{boot, reap};
 pub use roots::{container_key, forget};
 
 /// Places the disks of one member and says where its memory is.

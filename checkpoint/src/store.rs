@@ -7,8 +7,10 @@
 //! │                                                │                ├ imported    it came in a stream
 //! │ ├ memory → <dir>/checkpoints/<id>/memory  ≙    │                └ memory/     the content directory
 //! │ └ <member>-<disk>         settled disks        ├ containers/<key>
-//! ├ containers/<key>          roots we made        └ trash/<id>.<n>               deleted, being removed
-//! ├ adopted/<guid>            sources whose owner is gone
+//! ├ containers/<key>          roots we made        ├ templates/<name>             as the image room has it
+//! ├ adopted/<guid>            sources whose owner  └ trash/<id>.<n>               deleted, being removed
+//! │                           is gone
+//! ├ layers, templates         of the image room
 //! └ trash/<id>.<n>            deleted, still shared
 //!
 //! content directory: manifest.json · images/<member>/<round>/… · disks/<member>-<disk>/…
@@ -49,7 +51,8 @@ pub use dir::DirStore;
 pub use error::zfs_kind;
 pub use error::{Damage, StoreError};
 pub use zfs::ZfsStore;
-pub(crate) use zfs::{BOOT, Found, ID, KIND, SNAPSHOT_PREFIX, hold_tag};
+pub use zfs::KIND;
+pub(crate) use zfs::{BOOT, Found, ID, SNAPSHOT_PREFIX, hold_tag};
 
 /// What became of a deleted checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

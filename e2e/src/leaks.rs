@@ -126,7 +126,7 @@ fn is_kept(thing: &str) -> bool {
         return false;
     };
     let last = Path::new(name).file_name().unwrap_or_default().to_string_lossy();
-    let part = ["cryopod", "bases", "checkpoints", "containers", "adopted", "trash", "templates"];
+    let part = ["cryopod", "bases", "checkpoints", "containers", "adopted", "trash", "templates", "layers"];
     // Bases are a cache by design: the next checkpoint of a pod with that image is sent against them.
     part.contains(&last.as_ref()) || name.contains("/bases/")
 }

@@ -12,7 +12,7 @@ use crate::settle::{self, Adopted};
 use crate::store::{BOOT, Store, StoreError, ZfsStore};
 
 /// This boot, for the property that tells later ones apart; empty, and then never taken for another, if it is unknown.
-pub(super) fn boot() -> String {
+pub(crate) fn boot() -> String {
     boot_id().unwrap_or_default()
 }
 

@@ -39,8 +39,8 @@ pub(crate) const ID: &str = "cryopod:id";
 pub(crate) const BOOT: &str = "cryopod:boot";
 /// `capturing`, `committed` or `trash`.
 const STATE: &str = "cryopod:state";
-/// What a dataset is: root, base, checkpoint, disk, memory, adopted, clone.
-pub(crate) const KIND: &str = "cryopod:kind";
+/// What a dataset is: root, base, checkpoint, disk, memory, adopted, clone, layer, template.
+pub const KIND: &str = "cryopod:kind";
 /// `yes` once every disk is in the store.
 const SETTLED: &str = "cryopod:settled";
 /// `yes` when it came in a stream.

@@ -22,7 +22,7 @@ const MARK: &str = "cryopod";
 /// The marker of a committed checkpoint.
 const COMMITTED: &str = "committed";
 /// What a store has.
-pub(super) const PARTS: [&str; 3] = ["checkpoints", "containers", "trash"];
+pub(super) const PARTS: [&str; 4] = ["checkpoints", "containers", "trash", "templates"];
 /// Where a ZFS store of the same directory mounts for a moment.
 const MOUNTS: &str = "mnt";
 
@@ -155,7 +155,8 @@ fn is_older(dir: &Path) -> Result<bool, StoreError> {
     if checkpoints.is_empty() && !entries(&dir.join("containers"))?.is_empty() {
         return Ok(false);
     }
-    Ok(true)
+    // Versions without marks had none of these.
+    Ok(entries(&dir.join("templates"))?.is_empty())
 }
 
 #[cfg(test)]

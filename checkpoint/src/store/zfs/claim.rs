@@ -15,7 +15,7 @@ use crate::store::StoreError;
 /// What the root and its parts are marked as.
 const ROOT: &str = "root";
 /// The parts of a store.
-const PARTS: [&str; 5] = ["bases", "checkpoints", "containers", "adopted", "trash"];
+const PARTS: [&str; 7] = ["bases", "checkpoints", "containers", "adopted", "trash", "layers", "templates"];
 /// More than an empty file system refers to on any pool: 96 KiB on mirrors, some hundred on wide RAIDZ and dRAID.
 const EMPTY: u64 = 4 << 20;
 
