@@ -50,8 +50,8 @@ pub use config::{StoreChoice, StoreConfig, StoreKind};
 pub use dir::DirStore;
 pub use error::zfs_kind;
 pub use error::{Damage, StoreError};
-pub use zfs::ZfsStore;
 pub use zfs::KIND;
+pub use zfs::ZfsStore;
 pub(crate) use zfs::{BOOT, Found, ID, SNAPSHOT_PREFIX, hold_tag};
 
 /// What became of a deleted checkpoint.

@@ -5,6 +5,7 @@
 mod checkpoints;
 mod containers;
 mod route;
+mod templates;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,9 @@ pub(crate) use containers::{
     CreateArgs, DeleteArgs, ExecArgs, FreezeArgs, IdArgs, KillArgs, ListArgs, RunArgs, SpecArgs,
 };
 pub(crate) use route::{ExplainArgs, RouteVerb};
+pub(crate) use templates::{
+    CreateTemplateArgs, ListTemplatesArgs, PruneTemplatesArgs, TemplateArgs, TemplateVerb, TemplatesArgs,
+};
 
 use crate::output::Format;
 
@@ -98,7 +102,7 @@ impl LogLevel {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Create a container from a bundle, start it, and stay with it until it ends
+    /// Create a container from a bundle or template, start it, and stay with it until it ends
     Run(RunArgs),
     /// Write a config.json to start from
     Spec(SpecArgs),
@@ -128,6 +132,9 @@ pub(crate) enum Verb {
     /// Look after stored checkpoints
     #[command(subcommand, visible_alias = "cp")]
     Checkpoints(CheckpointsVerb),
+    /// Look after templates: images in the store, which containers are clones of
+    #[command(subcommand)]
+    Template(TemplateVerb),
     /// Finish or undo what a killed operation left behind
     Recover,
     /// Say what works on this node, and what to do about the rest
@@ -235,6 +242,15 @@ mod tests {
         for line in [
             "run --bundle /b web",
             "run -b /b --detach --pid-file /p web",
+            "run --template alpine web",
+            "run --template alpine -d web -- sh -c true",
+            "template create alpine docker://alpine:3 --plain-http --auth-file /f --max-size 1GiB",
+            "template create root tar:/x.tar --max-entries 5 --max-ratio 10",
+            "template ls -q",
+            "template show alpine",
+            "template verify alpine root",
+            "template rm alpine",
+            "template prune --dry-run",
             "spec --bundle /b -- /bin/sh -c true",
             "create --bundle /b web",
             "start web",
@@ -293,6 +309,11 @@ mod tests {
             "checkpoint web --label nothing",
             "exec web",
             "run --bundle /b --detach --keep web extra",
+            "run --bundle /b --template alpine web",
+            "run --bundle /b web -- true",
+            "template create UPPER alpine",
+            "template create alpine",
+            "template create alpine x --max-size much",
             "list -o yaml",
             "route",
             "route explain web",

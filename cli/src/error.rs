@@ -18,6 +18,8 @@ use cryopod_checkpoint::restore::PlaceError;
 use cryopod_checkpoint::settle::SettleError;
 use cryopod_checkpoint::ship::ShipError;
 use cryopod_checkpoint::store::{StoreError, zfs_kind};
+use cryopod_image::user::UserError;
+use cryopod_image::{TemplateError, TemplateName};
 use cryopod_runtime::choice::UnknownMode;
 use cryopod_runtime::config::ConfigError;
 use cryopod_runtime::error::Error as RuntimeError;
@@ -181,6 +183,15 @@ pub(crate) enum Error {
     /// A capture.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// A template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// An image that names no command, and nobody else does.
+    #[error("the image of template '{template}' names no command")]
+    NoCommand { template: TemplateName },
+    /// A user that the image does not have.
+    #[error("template '{template}': {reason}")]
+    TemplateUser { template: TemplateName, reason: UserError },
     /// Settling.
     #[error(transparent)]
     Settle(#[from] SettleError),
@@ -212,6 +223,7 @@ impl Error {
             | Self::CheckpointName(_)
             | Self::NotAPod { .. }
             | Self::Mode(_)
+            | Self::NoCommand { .. }
             | Self::Ambiguous { .. }
             | Self::OnlyImported { .. }
             | Self::WhichContainer { .. }
@@ -227,6 +239,7 @@ impl Error {
             | Self::RestoresAsPod { .. }
             | Self::NeedsBundle { .. }
             | Self::RecordedRuntime { .. }
+            | Self::TemplateUser { .. }
             | Self::VolumeInUse { .. } => Kind::FailedPrecondition,
             Self::StateDamaged { .. } => Kind::DataLoss,
             Self::NotRoot { .. } => Kind::PermissionDenied,
@@ -240,6 +253,7 @@ impl Error {
             Self::Manifest(error) => error.kind(),
             Self::Recover(error) => error.kind(),
             Self::Turn(error) => error.kind(),
+            Self::Template(error) => error.kind(),
             Self::Zfs(error) => zfs_kind(error),
             Self::Store(error) => error.kind(),
             Self::Journal(error) => error.kind(),

@@ -13,6 +13,9 @@ pub(crate) mod registry;
 pub(crate) mod session;
 pub(crate) mod state;
 pub(crate) mod stdio;
+pub(crate) mod template;
+
+use std::time::Duration;
 
 use cryopod_command::Limits;
 use cryopod_runtime::backend::Backend;
@@ -21,6 +24,9 @@ use crate::context::Context;
 use crate::error::Error;
 use registry::Entry;
 use state::{State, Status};
+
+/// Tidying up after a failure is not cancelled, but bounded.
+const DISCARD: Duration = Duration::from_secs(300);
 
 /// What a container is doing now.
 pub(crate) fn status(context: &Context, state: &State) -> Status {
@@ -41,7 +47,7 @@ fn is_frozen(cgroup: &std::path::Path) -> bool {
     events.lines().any(|line| line == "frozen 1")
 }
 
-/// Removes everything of a container: processes, the runtime's state, what a restore made for it, its directory.
+/// Removes everything of a container: processes, the runtime's state, the root that was made for it, its directory.
 pub(crate) fn dispose(context: &Context, entry: &Entry, limits: &Limits) -> Result<(), Error> {
     let state = match State::load(entry.dir()) {
         // Without its state the runtime still knows it; a mount, if there is one, keeps the directory.
@@ -62,4 +68,11 @@ pub(crate) fn dispose(context: &Context, entry: &Entry, limits: &Limits) -> Resu
         }
     }
     entry.remove()
+}
+
+/// The same after a failure, whose error is the one to report.
+pub(crate) fn discard(context: &Context, entry: &Entry) {
+    if let Err(error) = dispose(context, entry, &Limits::within(DISCARD)) {
+        tracing::error!(%error, id = entry.id(), "a container that did not come to be leaves something behind");
+    }
 }

@@ -16,6 +16,7 @@ mod route;
 mod run;
 mod signal;
 mod spec;
+mod template;
 
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ use crate::output::printable;
 use crate::output::style::{Palette, Style};
 use crate::settling;
 use crate::standalone::detached;
+
+pub(crate) use spec::default_spec;
 
 /// Tidying up after the work is not cancelled, but bounded.
 const TIDY: Duration = Duration::from_secs(300);
@@ -61,6 +64,7 @@ pub(crate) fn dispatch(context: &Context, verb: &Verb) -> Result<u8, Error> {
         Verb::Man(args) => manual::man(context, args),
         Verb::Checkpoint(args) => checkpoint::run(context, args),
         Verb::Checkpoints(verb) => checkpoints::run(context, verb),
+        Verb::Template(verb) => template::run(context, verb),
         Verb::Doctor => doctor::run(context),
         Verb::Settle(args) => settling::run(context, args),
         Verb::Restore(args) => restore::run(context, args),

@@ -132,7 +132,11 @@ pub(crate) fn apply<'a>(
     limits: &'a Limits,
 ) -> Result<(crate::digest::Digest, crate::digest::Digest), LayerError> {
     let stream = LayerStream::open(blob, budget, limits)?;
-    let here = |errno: Errno| LayerError::Io { action: "open", entry: root.display().to_string(), source: errno.into() };
+    let here = |errno: Errno| LayerError::Io {
+        action: "open",
+        entry: root.display().to_string(),
+        source: errno.into(),
+    };
     let opened = Root::open(root).map_err(here)?;
     let location = opened.location().map_err(here)?;
     let mut reader = Reader::new(stream);
@@ -142,6 +146,14 @@ pub(crate) fn apply<'a>(
         return Err(reader.into_inner().reason().map_or(error, LayerError::Stream));
     }
     Ok(reader.into_inner().finish(expected)?)
+}
+
+/// Makes an empty directory what every root begins as, so that it does not depend on who made it and when.
+pub(crate) fn begin(root: &std::path::Path) -> std::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(root, flags, Mode::empty())?;
+    rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o755))?;
+    Ok(rustix::fs::futimens(&dir, &times((0, 0)))?)
 }
 
 /// A layer being unpacked.
@@ -232,8 +244,16 @@ impl Layer {
         rustix::fs::openat(dir, ".", flags, Mode::empty()).map_err(Problem::io("open the directory of"))
     }
 
+    /// The directory of a whiteout; what is no directory, or not there, has nothing in it that could go.
+    fn to_empty(&self, dir: &Path) -> Result<Option<OwnedFd>, Problem> {
+        match self.root.existing(dir) {
+            Err(Problem::Refused(Refusal::NotADirectory)) => Ok(None),
+            other => other,
+        }
+    }
+
     fn opaque(&mut self, dir: &Path) -> Result<(), Problem> {
-        let Some(dir) = self.root.existing(dir)? else { return Ok(()) };
+        let Some(dir) = self.to_empty(dir)? else { return Ok(()) };
         self.keep_time(dir.as_fd())?;
         let dir = self.readable(dir.as_fd())?;
         remove::lower(&mut self.made, dir.as_fd())?;
@@ -241,7 +261,7 @@ impl Layer {
     }
 
     fn whiteout(&mut self, dir: &Path, name: &[u8]) -> Result<(), Problem> {
-        let Some(dir) = self.root.existing(dir)? else { return Ok(()) };
+        let Some(dir) = self.to_empty(dir)? else { return Ok(()) };
         self.keep_time(dir.as_fd())?;
         remove::lower_name(&mut self.made, dir.as_fd(), name)?;
         Ok(())
@@ -279,12 +299,20 @@ impl Layer {
         Ok(())
     }
 
-    fn link(&mut self, entry: &Entry, dir: &OwnedFd, name: &[u8], there: Option<Stat>) -> Result<(), Problem> {
+    fn link(
+        &mut self,
+        entry: &Entry,
+        dir: &OwnedFd,
+        name: &[u8],
+        there: Option<Stat>,
+    ) -> Result<(), Problem> {
         let target = Path::parse(&entry.link).map_err(|refusal| match refusal {
             Refusal::Absolute | Refusal::Climbs => Refusal::LinkOut,
             other => other,
         })?;
-        let Some((target_dir, target_name)) = target.split() else { return Err(Refusal::LinkDirectory.into()) };
+        let Some((target_dir, target_name)) = target.split() else {
+            return Err(Refusal::LinkDirectory.into());
+        };
         let found = match self.root.existing(&target_dir) {
             Err(Problem::Refused(Refusal::LinkClimbs)) => return Err(Refusal::LinkOut.into()),
             other => other?.ok_or(Refusal::LinkNowhere)?,
@@ -341,7 +369,8 @@ fn times((seconds, nanos): Time) -> Timestamps {
 
 /// The problem with the name of its entry; a name from outside has no control characters on the way to a terminal.
 fn named(path: &[u8], problem: Problem) -> LayerError {
-    let entry: String = String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect();
+    let entry: String =
+        String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect();
     match problem {
         Problem::Refused(reason) => LayerError::Refused { entry, reason },
         Problem::Io(action, errno) => LayerError::Io { action, entry, source: errno.into() },
@@ -350,5 +379,7 @@ fn named(path: &[u8], problem: Problem) -> LayerError {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

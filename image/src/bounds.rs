@@ -77,7 +77,11 @@ impl Budget {
     /// Looks at what came out of a layer, and what was read for it.
     pub(crate) fn check_ratio(&self, out: u64, read: u64) -> Result<(), TooMuch> {
         let limit = self.bounds.ratio;
-        if out > RATIO_FROM && out > read.saturating_mul(limit) { Err(TooMuch::Ratio { limit }) } else { Ok(()) }
+        if out > RATIO_FROM && out > read.saturating_mul(limit) {
+            Err(TooMuch::Ratio { limit })
+        } else {
+            Ok(())
+        }
     }
 }
 

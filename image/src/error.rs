@@ -48,7 +48,9 @@ pub enum TemplateError {
         reason: String,
     },
     /// The image says more than a template keeps.
-    #[error("the image's configuration has {size} bytes, more than the {MAX_RECORD} that a template keeps (labels?)")]
+    #[error(
+        "the image's configuration has {size} bytes, more than the {MAX_RECORD} that a template keeps (labels?)"
+    )]
     TooLarge {
         /// Its size.
         size: usize,
@@ -62,7 +64,9 @@ pub enum TemplateError {
         damage: String,
     },
     /// A dataset in the way of a layer.
-    #[error("dataset {dataset} stands where layer {chain} belongs and is something else; rename or destroy it")]
+    #[error(
+        "dataset {dataset} stands where layer {chain} belongs and is something else; rename or destroy it"
+    )]
     Foreign {
         /// The dataset.
         dataset: String,

@@ -17,6 +17,7 @@ mod tar;
 mod template;
 #[cfg(test)]
 mod testing;
+pub mod user;
 
 pub use apply::{LayerError, Refusal};
 pub use bounds::{Bounds, TooMuch};

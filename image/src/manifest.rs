@@ -143,11 +143,14 @@ fn image(
         return Err(SourceError::MediaType { what: "configuration", kind });
     }
     let config_digest: Digest = descriptor.digest.parse()?;
-    let text = read_small(blobs.blob(&config_digest, descriptor.size)?, &config_digest, Some(descriptor.size))?;
+    let text =
+        read_small(blobs.blob(&config_digest, descriptor.size)?, &config_digest, Some(descriptor.size))?;
     let (config, diff_ids) = read_config(&text, config_digest)?;
     if diff_ids.len() != layers.len() || layers.len() > MAX_LAYERS {
         let (here, there) = (layers.len(), diff_ids.len());
-        return Err(bad(&format!("it has {here} layers and its configuration {there}; at most {MAX_LAYERS} are taken")));
+        return Err(bad(&format!(
+            "it has {here} layers and its configuration {there}; at most {MAX_LAYERS} are taken"
+        )));
     }
     let mut found = Vec::with_capacity(layers.len());
     for (descriptor, diff_id) in layers.into_iter().zip(diff_ids) {
@@ -170,11 +173,20 @@ pub(crate) fn read_config(text: &[u8], digest: Digest) -> Result<(RunConfig, Vec
 }
 
 /// Reads a document of at most a few megabytes and checks its digest.
-pub(crate) fn read_small(from: impl Read, digest: &Digest, size: Option<u64>) -> Result<Vec<u8>, SourceError> {
+pub(crate) fn read_small(
+    from: impl Read,
+    digest: &Digest,
+    size: Option<u64>,
+) -> Result<Vec<u8>, SourceError> {
     let mut text = Vec::new();
-    from.take(MAX_DOCUMENT + 1).read_to_end(&mut text).map_err(|source| SourceError::Blob { digest: *digest, source })?;
+    from.take(MAX_DOCUMENT + 1)
+        .read_to_end(&mut text)
+        .map_err(|source| SourceError::Blob { digest: *digest, source })?;
     if text.len() as u64 > MAX_DOCUMENT {
-        return Err(SourceError::Manifest { digest: *digest, reason: format!("it has more than {MAX_DOCUMENT} bytes") });
+        return Err(SourceError::Manifest {
+            digest: *digest,
+            reason: format!("it has more than {MAX_DOCUMENT} bytes"),
+        });
     }
     let found = Digest::of(&text);
     if found != *digest || size.is_some_and(|size| size != text.len() as u64) {
@@ -193,13 +205,16 @@ fn parse(text: &[u8], media_type: &str, digest: Digest) -> Result<Document, Sour
     if is_index && (document.layers.is_some() || document.config.is_some()) {
         return Err(bad("it is an index and a manifest at once".into()));
     }
-    for said in [Some(media_type), document.media_type.as_deref()].into_iter().flatten().filter(|said| !said.is_empty()) {
+    for said in [Some(media_type), document.media_type.as_deref()]
+        .into_iter()
+        .flatten()
+        .filter(|said| !said.is_empty())
+    {
         let known = match said {
             "application/vnd.oci.image.index.v1+json"
             | "application/vnd.docker.distribution.manifest.list.v2+json" => Some(true),
-            "application/vnd.oci.image.manifest.v1+json" | "application/vnd.docker.distribution.manifest.v2+json" => {
-                Some(false)
-            }
+            "application/vnd.oci.image.manifest.v1+json"
+            | "application/vnd.docker.distribution.manifest.v2+json" => Some(false),
             _ => None,
         };
         match known {

@@ -116,7 +116,9 @@ impl<'a> LayerStream<'a> {
         // The first read may give less than four bytes; a pipe or socket that does so is asked again below.
         let head = match raw.fill_buf() {
             Ok(head) => head.to_vec(),
-            Err(error) => return Err(raw.get_ref().stopped.map_or(StreamError::Io(error), StreamError::Stopped)),
+            Err(error) => {
+                return Err(raw.get_ref().stopped.map_or(StreamError::Io(error), StreamError::Stopped));
+            }
         };
         let decoder = match head.as_slice() {
             [0x1f, 0x8b, ..] => Decoder::Gzip(Box::new(MultiGzDecoder::new(raw))),
@@ -160,7 +162,9 @@ impl<'a> LayerStream<'a> {
         match raw.read(&mut buffer) {
             Ok(0) => {}
             Ok(_) => return Err(StreamError::Trailing),
-            Err(error) => return Err(raw.get_ref().stopped.map_or(StreamError::Io(error), StreamError::Stopped)),
+            Err(error) => {
+                return Err(raw.get_ref().stopped.map_or(StreamError::Io(error), StreamError::Stopped));
+            }
         }
         let digest = Digest(std::mem::take(&mut raw.get_mut().hasher).finish());
         let diff_id = Digest(self.hasher.finish());
@@ -204,7 +208,8 @@ impl Read for LayerStream<'_> {
         self.hasher.update(buffer.get(..count).unwrap_or_default());
         self.out += count as u64;
         let read = self.raw().get_ref().count;
-        let checked = self.budget.take_bytes(count as u64).and_then(|()| self.budget.check_ratio(self.out, read));
+        let checked =
+            self.budget.take_bytes(count as u64).and_then(|()| self.budget.check_ratio(self.out, read));
         match checked {
             Ok(()) => Ok(count),
             Err(too_much) => {
@@ -214,4 +219,3 @@ impl Read for LayerStream<'_> {
         }
     }
 }
-

@@ -143,7 +143,8 @@ impl<R: Read> Reader<R> {
         let path = pax.path.clone().or(long_name).unwrap_or_else(|| header.name());
         let shown = String::from_utf8_lossy(&path).into_owned();
         // Nothing but files has data, whatever a header says (as Go's archive/tar has it).
-        let stored = if kind == EntryKind::File { pax.size.map_or_else(|| header.size(&shown), Ok)? } else { 0 };
+        let stored =
+            if kind == EntryKind::File { pax.size.map_or_else(|| header.size(&shown), Ok)? } else { 0 };
         self.left = stored;
         self.padding = stored.next_multiple_of(BLOCK as u64) - stored;
         let mut size = stored;
@@ -163,7 +164,11 @@ impl<R: Read> Reader<R> {
             uid: pax.uid.map_or_else(|| header.uid(&shown), Ok)?,
             gid: pax.gid.map_or_else(|| header.gid(&shown), Ok)?,
             mtime: pax.mtime.map_or_else(|| header.mtime(&shown), Ok)?,
-            device: if matches!(kind, EntryKind::Char | EntryKind::Block) { header.device(&shown)? } else { (0, 0) },
+            device: if matches!(kind, EntryKind::Char | EntryKind::Block) {
+                header.device(&shown)?
+            } else {
+                (0, 0)
+            },
             size,
             sparse,
             xattrs: pax.xattrs,

@@ -27,7 +27,9 @@ pub struct TemplateName(String);
 
 /// A text that is no name of a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is no template name: 1 to 64 characters a-z, 0-9, '.', '_', '-', beginning with a letter or digit")]
+#[error(
+    "'{text}' is no template name: 1 to 64 characters a-z, 0-9, '.', '_', '-', beginning with a letter or digit"
+)]
 pub struct BadName {
     /// The text.
     pub text: String,
@@ -138,7 +140,10 @@ pub(crate) mod tests {
             image: "r.example/app:1".into(),
             digest: Digest::of(b"manifest"),
             created: Timestamp::from_second(1_700_000_000).unwrap(),
-            config: RunConfig { labels: [("größe".into(), "a\tb\u{7f}\u{1f680}".into())].into(), ..RunConfig::default() },
+            config: RunConfig {
+                labels: [("größe".into(), "a\tb\u{7f}\u{1f680}".into())].into(),
+                ..RunConfig::default()
+            },
             layers: vec![Digest::of(b"layer")],
             tree: Digest::of(b"tree").0,
             entries: 2,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use cryopod_image::TemplateName;
 
 /// Options of `run`.
 #[derive(Debug, Clone, Args)]
@@ -10,12 +11,18 @@ pub(crate) struct RunArgs {
     /// What to create.
     #[command(flatten)]
     pub(crate) create: CreateArgs,
+    /// Template whose clone is its root, instead of a bundle; it runs what the image says
+    #[arg(short, long, value_name = "TEMPLATE", conflicts_with = "bundle")]
+    pub(crate) template: Option<TemplateName>,
     /// Return as soon as it runs; its output goes to a log file, `state` tells its exit code
     #[arg(short, long)]
     pub(crate) detach: bool,
     /// Keep the stopped container instead of deleting it
     #[arg(long, conflicts_with = "detach")]
     pub(crate) keep: bool,
+    /// Arguments in the place of the image's own command; its entrypoint stays
+    #[arg(last = true, value_name = "ARGUMENT", requires = "template")]
+    pub(crate) arguments: Vec<String>,
 }
 
 /// Options of `create`.

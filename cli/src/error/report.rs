@@ -3,6 +3,7 @@
 use cryopod_checkpoint::kind::Kind;
 use cryopod_checkpoint::recover::TurnError;
 use cryopod_checkpoint::refusal::Refusal;
+use cryopod_image::{LayerError, StreamError, TemplateError};
 use cryopod_shim::control::client::ClientError;
 
 use super::Error;
@@ -41,6 +42,18 @@ impl Error {
             Self::WhichContainer { .. } => "--container NAME says which",
             Self::IsPod { instead, .. } => return Some(instead.clone()),
             Self::NoRuntime { .. } => "name one of these, an absolute path, or add a [runtime.NAME] section",
+            Self::NoCommand { .. } => "name one: `cryopod run --template TEMPLATE CONTAINER -- COMMAND`",
+            Self::Template(TemplateError::NotFound { .. }) => "`cryopod template list` shows what there is",
+            Self::Template(TemplateError::Exists { name, .. }) => {
+                return Some(format!("`cryopod template delete {name}` removes it; or choose another name"));
+            }
+            Self::Template(TemplateError::InUse { .. }) => {
+                "`cryopod delete CONTAINER` removes a container with its clone"
+            }
+            Self::Template(TemplateError::Layer {
+                source: LayerError::Stream(StreamError::TooMuch(_)),
+                ..
+            }) => "if it is meant to be that large: --max-size, --max-entries, --max-ratio",
             Self::BadSignal { .. } => "TERM, SIGUSR1, RTMIN+3 or a number from 1 to 64",
             Self::Ambiguous { .. } | Self::OnlyImported { .. } => "give the whole id",
             Self::NoCheckpoint { .. } => "`cryopod checkpoints list` shows what there is",

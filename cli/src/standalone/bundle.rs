@@ -5,6 +5,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use cryopod_runtime::oci::OciBackend;
 use serde_json::Value;
 
 use crate::error::Error;
@@ -44,6 +45,16 @@ impl Bundle {
         }
         let terminal = process.get("terminal").and_then(Value::as_bool).unwrap_or(false);
         Ok(Self { rootfs, terminal, process, dir })
+    }
+}
+
+/// A cgroup of the container's own, named in full, since runc takes a missing path for one beside its own cgroup and CRIU
+/// for one below the root.
+pub(crate) fn cgroup_path(backend: &OciBackend, id: &str) -> String {
+    if backend.options().systemd_cgroup {
+        format!("system.slice:cryopod:{id}")
+    } else {
+        format!("/cryopod-{id}")
     }
 }
 

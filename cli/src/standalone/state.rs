@@ -53,7 +53,7 @@ pub(crate) struct State {
     pub(crate) restored_from: Option<String>,
     /// Where a detached container's output goes.
     pub(crate) log: Option<PathBuf>,
-    /// Whether a restore has made and mounted its root file system, which then goes with the container.
+    /// Whether its root file system was made and mounted for it (by a restore, of a template), and so goes with it.
     pub(crate) placed: bool,
 }
 

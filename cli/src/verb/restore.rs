@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::exit;
 use crate::output::progress::Progress;
 use crate::select;
-use crate::standalone::bundle::Bundle;
+use crate::standalone::bundle::{Bundle, cgroup_path};
 use crate::standalone::registry::Entry;
 use crate::standalone::session::{Begin, Session};
 use crate::standalone::state::State;
@@ -51,11 +51,11 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<u8, Error> {
     let id = args.name.clone().unwrap_or_else(|| record.member.id.clone());
     let entry = context.registry().claim(&id)?;
     let prepared = prepare(context, args, &opened, &info, record, &entry, &limits);
-    let (placed, state) = prepared.inspect_err(|_| discard(context, &entry))?;
+    let (placed, state) = prepared.inspect_err(|_| standalone::discard(context, &entry))?;
     let begin = match &placed.images {
         Some(images) => {
             let spec = Spec::of_bundle(&state.bundle).map_err(cryopod_runtime::error::Error::from);
-            let spec = spec.inspect_err(|_| discard(context, &entry))?;
+            let spec = spec.inspect_err(|_| standalone::discard(context, &entry))?;
             let memory = record.memory.as_ref();
             let connected = memory.and_then(|memory| memory.connected.as_deref()).unwrap_or_default();
             let verdict = connections(args.tcp, manifest.tcp, connected, &spec);
@@ -78,7 +78,7 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<u8, Error> {
     let progress = Progress::begin(&context.output, "bringing memory back");
     let started = detached::spawn(context, &entry, begin, args.pid_file.clone());
     drop(progress);
-    let pid = started.inspect_err(|_| discard(context, &entry))?;
+    let pid = started.inspect_err(|_| standalone::discard(context, &entry))?;
     let memory = placed.images.is_some();
     let value = json!({
         "id": id, "checkpoint": info.id, "pid": pid, "bundle": state.bundle,
@@ -94,13 +94,6 @@ pub(crate) fn run(context: &Context, args: &RestoreArgs) -> Result<u8, Error> {
 /// possible here, since one connection without its address would make the whole restore fail.
 fn connections(asked: Option<TcpArg>, captured: TcpPolicy, connected: &[IpAddr], spec: &Spec) -> Verdict {
     connections::on_restore(asked.map_or(captured, tcp), connected, spec)
-}
-
-/// What was made for it goes; the first error is the one to report.
-fn discard(context: &Context, entry: &Entry) {
-    if let Err(error) = standalone::dispose(context, entry, &Limits::within(super::TIDY)) {
-        tracing::error!(%error, id = entry.id(), "a failed restore leaves something behind");
-    }
 }
 
 /// The container of a standalone checkpoint. Pods come back through kubelet, which gives them network and volumes.
@@ -132,11 +125,7 @@ fn prepare(
         None => origin::runtime(context.config()?, &info.id, &record.member.runtime)?,
     };
     let backend = context.backend(Some(&runtime))?;
-    let cgroup = if backend.options().systemd_cgroup {
-        format!("system.slice:cryopod:{}", entry.id())
-    } else {
-        format!("/cryopod-{}", entry.id())
-    };
+    let cgroup = cgroup_path(&backend, entry.id());
     let (spec, beside) = match &args.bundle {
         Some(dir) => {
             let theirs = Bundle::open(dir)?;

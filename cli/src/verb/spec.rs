@@ -56,7 +56,7 @@ pub(crate) fn run(context: &Context, args: &SpecArgs) -> Result<u8, Error> {
 }
 
 /// The specification for `command`, a shell where it is empty.
-fn default_spec(command: &[String], terminal: bool) -> Value {
+pub(crate) fn default_spec(command: &[String], terminal: bool) -> Value {
     let shell = ["sh".to_owned()];
     let args = if command.is_empty() { &shell[..] } else { command };
     let mut env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];

@@ -65,7 +65,11 @@ impl Path {
 
     /// As the kernel takes it, relative to the root.
     pub(super) fn joined(&self) -> std::path::PathBuf {
-        if self.0.is_empty() { ".".into() } else { self.0.iter().map(|name| OsStr::from_bytes(name)).collect() }
+        if self.0.is_empty() {
+            ".".into()
+        } else {
+            self.0.iter().map(|name| OsStr::from_bytes(name)).collect()
+        }
     }
 
     /// Directory and name; None for the root.

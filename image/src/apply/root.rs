@@ -67,7 +67,9 @@ impl Root {
         match self.beneath(&path.joined(), ResolveFlags::NO_MAGICLINKS) {
             Ok(dir) => Ok(Some(dir)),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::XDEV | Errno::LOOP | Errno::NOTDIR) => Ok(self.walk(path, false)?.map(|found| found.dir)),
+            Err(Errno::XDEV | Errno::LOOP | Errno::NOTDIR) => {
+                Ok(self.walk(path, false)?.map(|found| found.dir))
+            }
             Err(errno) => Err(Problem::Io("find the directory of", errno)),
         }
     }
@@ -108,7 +110,8 @@ impl Root {
                 Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                 Err(Errno::NOENT) if make => {
                     let above = inode(&here)?;
-                    mkdirat(&here, leaf, Mode::from_raw_mode(IMPLICIT)).map_err(Problem::io("make the directory of"))?;
+                    mkdirat(&here, leaf, Mode::from_raw_mode(IMPLICIT))
+                        .map_err(Problem::io("make the directory of"))?;
                     done.push(name.clone());
                     here = self.at(&done)?;
                     made.push((above, name, inode(&here)?));
@@ -127,13 +130,15 @@ impl Root {
                     if links > MAX_LINKS {
                         return Err(Refusal::LinkLoop.into());
                     }
-                    let target = readlinkat(&here, leaf, Vec::new()).map_err(Problem::io("read a link above"))?;
+                    let target =
+                        readlinkat(&here, leaf, Vec::new()).map_err(Problem::io("read a link above"))?;
                     let target = target.to_bytes();
                     if target.starts_with(b"/") {
                         done.clear();
                         here = self.at(&done)?;
                     }
-                    let names = target.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
+                    let names =
+                        target.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
                     for name in names.rev() {
                         todo.push_front(name.to_vec());
                     }

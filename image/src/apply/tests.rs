@@ -50,7 +50,12 @@ fn links_that_climb_out_are_refused_in_every_part_of_a_path() {
     refused(climbing(), Archive::new().file("out/secret", b"x"), "out/secret", Refusal::LinkClimbs);
     refused(climbing(), Archive::new().file("a/b/c/secret", b"x"), "a/b/c/secret", Refusal::LinkClimbs);
     refused(climbing(), Archive::new().file("out/.wh.secret", b""), "out/.wh.secret", Refusal::LinkClimbs);
-    refused(climbing(), Archive::new().file("a/b/.wh..wh..opq", b""), "a/b/.wh..wh..opq", Refusal::LinkClimbs);
+    refused(
+        climbing(),
+        Archive::new().file("a/b/.wh..wh..opq", b""),
+        "a/b/.wh..wh..opq",
+        Refusal::LinkClimbs,
+    );
     refused(climbing(), Archive::new().link("x", "out/secret"), "x", Refusal::LinkOut);
     refused(climbing(), Archive::new().link("x", "../secret"), "x", Refusal::LinkOut);
     refused(climbing(), Archive::new().link("x", "/etc/passwd"), "x", Refusal::LinkOut);
@@ -68,7 +73,8 @@ fn a_last_link_is_replaced_and_never_written_through() {
     let (root, outside) = (world.path().join("root"), world.path().join("outside"));
     fs::create_dir(&root).unwrap();
     fs::write(&outside, "before").unwrap();
-    apply_to(&root, &Archive::new().symlink("x", outside.to_str().unwrap()).symlink("d", "/").finish()).unwrap();
+    apply_to(&root, &Archive::new().symlink("x", outside.to_str().unwrap()).symlink("d", "/").finish())
+        .unwrap();
     let layer = Archive::new().file("x", b"after").dir("d").file("d/y", b"");
     apply_to(&root, &layer.finish()).unwrap();
     assert_eq!(fs::read(&outside).unwrap(), b"before");
@@ -78,7 +84,12 @@ fn a_last_link_is_replaced_and_never_written_through() {
 
 #[test]
 fn links_within_the_root_are_followed_as_the_container_would() {
-    let lower = Archive::new().dir("usr/lib").symlink("lib", "usr/lib").dir("var").symlink("var/run", "/run").dir("run");
+    let lower = Archive::new()
+        .dir("usr/lib")
+        .symlink("lib", "usr/lib")
+        .dir("var")
+        .symlink("var/run", "/run")
+        .dir("run");
     let upper = Archive::new().file("lib/a", b"a").file("var/run/b", b"b").file("lib/new/c", b"c");
     let root = unpacked(&[lower.finish(), upper.finish()]);
     for (path, text) in [("usr/lib/a", "a"), ("run/b", "b"), ("usr/lib/new/c", "c")] {
@@ -89,7 +100,12 @@ fn links_within_the_root_are_followed_as_the_container_would() {
 
 #[test]
 fn whiteouts_are_about_lower_layers_alone_wherever_they_stand() {
-    let lower = Archive::new().dir("d").file("d/old", b"").file("d/both", b"old").dir("gone/deep").file("gone/deep/x", b"");
+    let lower = Archive::new()
+        .dir("d")
+        .file("d/old", b"")
+        .file("d/both", b"old")
+        .dir("gone/deep")
+        .file("gone/deep/x", b"");
     let lower = lower.file("file", b"").finish();
     let first = Archive::new().file("d/.wh..wh..opq", b"").dir("d").file("d/both", b"new").file("d/own", b"");
     let first = first.file(".wh.gone", b"").file(".wh.file", b"").finish();
@@ -97,7 +113,8 @@ fn whiteouts_are_about_lower_layers_alone_wherever_they_stand() {
     let last = last.file(".wh.gone", b"").file(".wh.file", b"").file(".wh.absent", b"").finish();
     for upper in [first, last] {
         let root = unpacked(&[lower.clone(), upper]);
-        let mut names: Vec<_> = fs::read_dir(root.path().join("d")).unwrap().map(|item| item.unwrap().file_name()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(root.path().join("d")).unwrap().map(|item| item.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["both", "own"]);
         assert_eq!(fs::read(root.path().join("d/both")).unwrap(), b"new");
@@ -110,7 +127,8 @@ fn a_whiteout_of_a_name_that_the_layer_makes_anew_leaves_the_new_one() {
     let lower = Archive::new().dir("d").file("d/old", b"").finish();
     let upper = Archive::new().file("d/new", b"").file(".wh.d", b"").finish();
     let root = unpacked(&[lower, upper]);
-    let names: Vec<_> = fs::read_dir(root.path().join("d")).unwrap().map(|item| item.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(root.path().join("d")).unwrap().map(|item| item.unwrap().file_name()).collect();
     assert_eq!(names, ["new"]);
 }
 
@@ -125,7 +143,11 @@ fn everything_that_a_root_file_system_has_is_made() {
         .entry(&Head { mode: 0o600, device: (1, 3), ..Head::new("null", b'3') }, b"")
         .entry(&Head { mode: 0o640, device: (7, 0), ..Head::new("loop", b'4') }, b"")
         .entry(&Head { mode: 0o622, ..Head::new("pipe", b'6') }, b"")
-        .pax(&[("SCHILY.xattr.security.capability", &capability), ("mtime", b"1700000000.25"), ("uid", b"70000")])
+        .pax(&[
+            ("SCHILY.xattr.security.capability", &capability),
+            ("mtime", b"1700000000.25"),
+            ("uid", b"70000"),
+        ])
         .file("ping", b"#!")
         .pax(&[("SCHILY.xattr.trusted.overlay.opaque", b"y")])
         .dir("e")
@@ -141,7 +163,10 @@ fn everything_that_a_root_file_system_has_is_made() {
     assert_eq!((meta("null").rdev(), meta("loop").rdev()), (0x103, 0x700));
     assert!(meta("pipe").file_type().is_fifo());
     assert_eq!(meta("pipe").permissions().mode() & 0o7777, 0o622);
-    assert_eq!((meta("ping").mtime(), meta("ping").mtime_nsec(), meta("ping").uid()), (1_700_000_000, 250_000_000, 70_000));
+    assert_eq!(
+        (meta("ping").mtime(), meta("ping").mtime_nsec(), meta("ping").uid()),
+        (1_700_000_000, 250_000_000, 70_000)
+    );
     let mut value = [0; 64];
     let length = rustix::fs::lgetxattr(root.path().join("ping"), "security.capability", &mut value).unwrap();
     assert_eq!(value[..length], capability);
@@ -177,11 +202,17 @@ fn sparse_files_have_their_holes_in_every_format() {
         .raw(&block)
         .raw(&data)
         .pax(&[
-            ("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.name", b"pax1"),
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"pax1"),
             ("GNU.sparse.realsize", b"2097152"),
         ])
         .file("GNUSparseFile.1/pax1", &map)
-        .pax(&[("GNU.sparse.size", b"2097152"), ("GNU.sparse.map", b"1048576,8"), ("GNU.sparse.name", b"pax01")])
+        .pax(&[
+            ("GNU.sparse.size", b"2097152"),
+            ("GNU.sparse.map", b"1048576,8"),
+            ("GNU.sparse.name", b"pax01"),
+        ])
         .file("x", b"12345678")
         .finish();
     let root = unpacked(&[layer]);
@@ -205,12 +236,18 @@ fn bombs_and_damaged_streams_are_refused() {
     let small = Bounds { unpacked: 1 << 19, ..Bounds::default() };
     for blob in [layer.clone(), gzip(&layer), zstd(&layer)] {
         let error = limited(&blob, small).unwrap_err();
-        assert!(matches!(error, LayerError::Stream(StreamError::TooMuch(TooMuch::Unpacked { .. }))), "{error}");
+        assert!(
+            matches!(error, LayerError::Stream(StreamError::TooMuch(TooMuch::Unpacked { .. }))),
+            "{error}"
+        );
     }
     let many = Archive::new().file("a", b"").file("b", b"").finish();
     let error = limited(&many, Bounds { entries: 1, ..Bounds::default() }).unwrap_err();
     assert_eq!(error.to_string(), "at entry b: it has more than 1 entries");
-    let hole = Archive::new().pax(&[("GNU.sparse.size", b"99999999999"), ("GNU.sparse.map", b"")]).file("h", b"").finish();
+    let hole = Archive::new()
+        .pax(&[("GNU.sparse.size", b"99999999999"), ("GNU.sparse.map", b"")])
+        .file("h", b"")
+        .finish();
     assert!(matches!(limited(&hole, small), Err(LayerError::TooMuch { .. })));
 
     let good = gzip(&layer);
@@ -253,7 +290,14 @@ fn what_gnu_tar_writes_is_read_in_all_of_its_formats() {
     std::os::unix::fs::symlink("t".repeat(150), tree.join("link")).unwrap();
     for format in ["gnu", "pax", "posix"] {
         let archive = world.path().join(format);
-        let arguments = [&format!("--format={format}"), "-cf", archive.to_str().unwrap(), "-C", tree.to_str().unwrap(), "."];
+        let arguments = [
+            &format!("--format={format}"),
+            "-cf",
+            archive.to_str().unwrap(),
+            "-C",
+            tree.to_str().unwrap(),
+            ".",
+        ];
         assert!(std::process::Command::new("tar").args(arguments).status().unwrap().success());
         let root = unpacked(&[fs::read(&archive).unwrap()]);
         assert_eq!(fs::read_to_string(root.path().join(&long).join("file")).unwrap(), "contents");

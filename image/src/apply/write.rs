@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chmodat, chownat, fsetxattr, futimens, lsetxattr, mkdirat,
-    mknodat, openat, symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chmodat, chownat, fsetxattr, futimens, lsetxattr,
+    mkdirat, mknodat, openat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -88,7 +88,8 @@ pub(super) fn special(dir: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result
         mknodat(dir, os(name), kind, Mode::from_raw_mode(PRIVATE), device).map_err(create)?;
     }
     let owner = (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)));
-    chownat(dir, os(name), owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW).map_err(Problem::io("set the owner of"))?;
+    chownat(dir, os(name), owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(Problem::io("set the owner of"))?;
     if kind != FileType::Symlink {
         // The name is ours and new, so it is no link.
         chmodat(dir, os(name), Mode::from_raw_mode(entry.mode), AtFlags::empty())
@@ -98,7 +99,8 @@ pub(super) fn special(dir: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result
     for (attribute, value) in attributes(entry) {
         judge(attribute, lsetxattr(os(&path), os(attribute), value, XattrFlags::empty()))?;
     }
-    utimensat(dir, os(name), &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(Problem::io("set the time of"))
+    utimensat(dir, os(name), &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(Problem::io("set the time of"))
 }
 
 /// Owner, mode, attributes and time of what is open.

@@ -41,7 +41,8 @@ fn manifest(memory: &mut Memory, arch: &str, layer: &str, patch: impl FnOnce(&mu
     let config = json!({ "os": "linux", "architecture": arch, "rootfs": { "diff_ids": [diff_id] } });
     let config = memory.add(&config, CONFIG);
     let layers = json!([{ "mediaType": layer, "digest": Digest::of(b"blob").to_string(), "size": 9 }]);
-    let mut manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
+    let mut manifest =
+        json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
     patch(&mut manifest);
     memory.add(&manifest, MANIFEST)
 }
@@ -50,7 +51,9 @@ fn manifest(memory: &mut Memory, arch: &str, layer: &str, patch: impl FnOnce(&mu
 fn the_manifest_for_this_machine_is_taken_from_an_index() {
     let mut memory = Memory::default();
     let mut manifests = Vec::new();
-    for (os, arch) in [("linux", "s390x"), ("unknown", "unknown"), ("linux", architecture()), ("linux", architecture())] {
+    for (os, arch) in
+        [("linux", "s390x"), ("unknown", "unknown"), ("linux", architecture()), ("linux", architecture())]
+    {
         let mut found = manifest(&mut memory, arch, LAYER, |_| {});
         found["platform"] = json!({ "os": os, "architecture": arch });
         manifests.push(found);
@@ -79,7 +82,11 @@ fn documents_that_are_not_what_they_say_are_refused() {
     refused(LAYER, |it| it["mediaType"] = json!("text/plain"), "text/plain");
     refused(LAYER, |it| it["schemaVersion"] = json!(1), "schema 1");
     refused(LAYER, |it| it["layers"] = json!([]), "0 layers and its configuration 1");
-    refused(LAYER, |it| it["config"]["mediaType"] = json!("application/vnd.cncf.helm.config.v1+json"), "helm");
+    refused(
+        LAYER,
+        |it| it["config"]["mediaType"] = json!("application/vnd.cncf.helm.config.v1+json"),
+        "helm",
+    );
     refused(LAYER, |it| it["layers"][0]["digest"] = json!("sha512:00"), "no digest");
     refused("application/vnd.oci.image.layer.nondistributable.v1.tar", |_| {}, "nondistributable");
     refused("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", |_| {}, "encrypted");
@@ -94,7 +101,10 @@ fn a_document_that_was_changed_or_is_for_another_machine_is_refused() {
     assert!(matches!(resolve(&memory, &descriptor(&top), &Limits::none()), Err(SourceError::Changed { .. })));
     let mut memory = Memory::default();
     let top = manifest(&mut memory, "s390x", LAYER, |_| {});
-    assert!(matches!(resolve(&memory, &descriptor(&top), &Limits::none()), Err(SourceError::Platform { .. })));
+    assert!(matches!(
+        resolve(&memory, &descriptor(&top), &Limits::none()),
+        Err(SourceError::Platform { .. })
+    ));
     let error = parse(br#"{"schemaVersion":2,"layers":[],"layers":[]}"#, "", Digest::of(b"")).unwrap_err();
     assert!(error.to_string().contains("duplicate field"), "{error}");
 }

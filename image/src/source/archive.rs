@@ -27,7 +27,10 @@ pub(super) struct Archive {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Member {
-    File { at: u64, size: u64 },
+    File {
+        at: u64,
+        size: u64,
+    },
     /// To another member, by its name.
     Link(String),
     Other,
@@ -124,7 +127,13 @@ impl Read for Part<'_> {
 }
 
 /// The file itself, or what it unpacks to.
-fn plain(mut file: File, path: &Path, scratch: &Path, most: u64, limits: &Limits) -> Result<File, SourceError> {
+fn plain(
+    mut file: File,
+    path: &Path,
+    scratch: &Path,
+    most: u64,
+    limits: &Limits,
+) -> Result<File, SourceError> {
     let failed = |source: StreamError| SourceError::Stream { path: path.to_owned(), source };
     let mut head = [0; 4];
     let count = file.read(&mut head).map_err(SourceError::io("read", path))?;
@@ -161,7 +170,8 @@ fn member_name(path: &[u8]) -> Option<String> {
 /// Where a link of a member leads: old docker has `A/layer.tar -> ../B/layer.tar` where layers are the same.
 fn linked(name: &str, target: &[u8], kind: EntryKind) -> Member {
     let Ok(target) = std::str::from_utf8(target) else { return Member::Other };
-    let mut names: Vec<&str> = if kind == EntryKind::Symlink { name.split('/').collect() } else { Vec::new() };
+    let mut names: Vec<&str> =
+        if kind == EntryKind::Symlink { name.split('/').collect() } else { Vec::new() };
     names.pop();
     for part in target.split('/') {
         match part {
@@ -186,7 +196,8 @@ mod tests {
     fn members_are_read_by_name_also_of_a_compressed_archive() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.tar");
-        let archive = testing::Archive::new().file("./a/x", b"one").symlink("b/y", "../a/x").file("z", b"").finish();
+        let archive =
+            testing::Archive::new().file("./a/x", b"one").symlink("b/y", "../a/x").file("z", b"").finish();
         for bytes in [archive.clone(), gzip(&archive)] {
             std::fs::write(&path, bytes).unwrap();
             let archive = Archive::open(&path, dir.path(), 1 << 20, &Limits::none()).unwrap();

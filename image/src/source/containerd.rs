@@ -34,12 +34,14 @@ impl Content {
     ) -> Result<(Self, Descriptor), SourceError> {
         let filter = format!("name=={reference}");
         let command = Command::new("ctr").args(["--namespace", namespace, "images", "ls", filter.as_str()]);
-        let answer = command.run(&limits.at_most(ASK)).map_err(|error| SourceError::Containerd(Box::new(error)))?;
+        let answer =
+            command.run(&limits.at_most(ASK)).map_err(|error| SourceError::Containerd(Box::new(error)))?;
         let text = String::from_utf8_lossy(&answer.stdout).into_owned();
         let missing =
             || SourceError::NoImage { reference: reference.to_owned(), namespace: namespace.to_owned() };
         let digest = digest_of(&text, reference).ok_or_else(missing)?;
-        let root = std::env::var_os("CRYOPOD_CONTAINERD_ROOT").map_or_else(|| PathBuf::from(ROOT), PathBuf::from);
+        let root =
+            std::env::var_os("CRYOPOD_CONTAINERD_ROOT").map_or_else(|| PathBuf::from(ROOT), PathBuf::from);
         let content = Self(root.join(BLOBS));
         let path = content.0.join(digest.hex());
         let size = path.metadata().map_err(SourceError::io("find", &path))?.len();

@@ -5,8 +5,8 @@ use std::io::Read;
 
 use serde::Deserialize;
 
-use super::archive::Archive;
 use super::SourceError;
+use super::archive::Archive;
 use crate::config::or_default;
 use crate::digest::Digest;
 use crate::manifest::{Blob, Image, Layer, MAX_DOCUMENT, read_config};
@@ -35,7 +35,8 @@ impl DockerArchive {
         let fits = |item: &&Item| name.is_none_or(|name| item.repo_tags.iter().any(|tag| tag == name));
         let found: Vec<&Item> = items.iter().filter(fits).collect();
         let [item] = found.as_slice() else {
-            let tags: Vec<&str> = items.iter().flat_map(|item| &item.repo_tags).map(String::as_str).take(16).collect();
+            let tags: Vec<&str> =
+                items.iter().flat_map(|item| &item.repo_tags).map(String::as_str).take(16).collect();
             let there = format!("{} images ({})", items.len(), tags.join(", "));
             return Err(SourceError::Which { path, there });
         };
@@ -51,13 +52,17 @@ impl DockerArchive {
             return Err(odd(format!("it has {here} layers and its configuration {there}")));
         }
         let layers = diff_ids.into_iter().zip(&item.layers);
-        let layers = layers.map(|(diff_id, name)| Layer { diff_id, blob: Blob::Member(name.clone()) }).collect();
+        let layers =
+            layers.map(|(diff_id, name)| Layer { diff_id, blob: Blob::Member(name.clone()) }).collect();
         Ok((docker, Image { digest, config, layers }))
     }
 
     /// Begins to read a layer.
     pub(super) fn layer(&self, name: &str) -> Result<Box<dyn Read + '_>, SourceError> {
-        let missing = || SourceError::Odd { path: self.0.path().to_owned(), reason: format!("it has no member {name}") };
+        let missing = || SourceError::Odd {
+            path: self.0.path().to_owned(),
+            reason: format!("it has no member {name}"),
+        };
         self.0.member(name)?.ok_or_else(missing)
     }
 

@@ -83,7 +83,9 @@ pub enum SourceError {
     #[error("cannot ask containerd: {0}")]
     Containerd(#[source] Box<cryopod_command::Error>),
     /// containerd does not have it.
-    #[error("containerd has no image '{reference}' in namespace {namespace}; `ctr -n {namespace} images ls` lists them")]
+    #[error(
+        "containerd has no image '{reference}' in namespace {namespace}; `ctr -n {namespace} images ls` lists them"
+    )]
     NoImage {
         /// What was asked for.
         reference: String,
@@ -133,7 +135,9 @@ pub enum SourceError {
         wanted: String,
     },
     /// Not what was asked for.
-    #[error("a document has digest {found}, and {expected} was asked for: it was changed or damaged on its way")]
+    #[error(
+        "a document has digest {found}, and {expected} was asked for: it was changed or damaged on its way"
+    )]
     Changed {
         /// What was asked for.
         expected: Digest,
@@ -156,7 +160,9 @@ impl SourceError {
             Self::Archive { source, .. } => tar_kind(source),
             Self::Stream { source, .. } => stream_kind(source),
             Self::Registry { kind, .. } => *kind,
-            Self::Odd { .. } | Self::Digest(_) | Self::Manifest { .. } | Self::Nesting => Kind::InvalidArgument,
+            Self::Odd { .. } | Self::Digest(_) | Self::Manifest { .. } | Self::Nesting => {
+                Kind::InvalidArgument
+            }
             Self::MediaType { .. } | Self::Platform { .. } => Kind::Unimplemented,
             Self::Changed { .. } => Kind::DataLoss,
             Self::Stopped(stop) => Kind::from(*stop),
@@ -187,7 +193,9 @@ pub(crate) fn tar_kind(error: &TarError) -> Kind {
 pub(crate) fn stream_kind(error: &StreamError) -> Kind {
     match error {
         StreamError::Io(source) => Kind::from(source),
-        StreamError::Compression(_) | StreamError::Digest { .. } | StreamError::DiffId { .. } => Kind::DataLoss,
+        StreamError::Compression(_) | StreamError::Digest { .. } | StreamError::DiffId { .. } => {
+            Kind::DataLoss
+        }
         StreamError::Trailing => Kind::InvalidArgument,
         StreamError::Unsupported(_) => Kind::Unimplemented,
         StreamError::TooMuch(_) => Kind::ResourceExhausted,

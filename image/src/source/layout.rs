@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::archive::Archive;
 use super::SourceError;
+use super::archive::Archive;
 use crate::digest::Digest;
 use crate::manifest::{Blobs, Descriptor, MAX_DOCUMENT};
 
@@ -34,7 +34,10 @@ impl Layout {
     }
 
     /// The same in an archive.
-    pub(super) fn of_archive(archive: Archive, name: Option<&str>) -> Result<(Self, Descriptor), SourceError> {
+    pub(super) fn of_archive(
+        archive: Archive,
+        name: Option<&str>,
+    ) -> Result<(Self, Descriptor), SourceError> {
         let layout = Self::Archive(archive);
         let top = layout.top(name)?;
         Ok((layout, top))
@@ -65,13 +68,17 @@ impl Layout {
 
     fn top(&self, name: Option<&str>) -> Result<Descriptor, SourceError> {
         let odd = |reason: &str| SourceError::Odd { path: self.path().to_owned(), reason: reason.to_owned() };
-        let index = self.open("index.json")?.ok_or_else(|| odd("it has no index.json, so it is no OCI image layout"))?;
+        let index = self
+            .open("index.json")?
+            .ok_or_else(|| odd("it has no index.json, so it is no OCI image layout"))?;
         let mut text = Vec::new();
         index.take(MAX_DOCUMENT).read_to_end(&mut text).map_err(SourceError::io("read", self.path()))?;
         let parsed = serde_json::from_slice::<Index>(&text);
         let index = parsed.map_err(|error| odd(&format!("its index.json cannot be read: {error}")))?;
         let named = |descriptor: &&Descriptor| {
-            name.is_none_or(|name| NAMES.iter().any(|key| descriptor.annotations.get(*key).is_some_and(|is| is == name)))
+            name.is_none_or(|name| {
+                NAMES.iter().any(|key| descriptor.annotations.get(*key).is_some_and(|is| is == name))
+            })
         };
         let found: Vec<&Descriptor> = index.manifests.iter().filter(named).collect();
         match found.as_slice() {

@@ -76,7 +76,8 @@ impl Registry {
         };
         let wanted = reference.wanted();
         let mut answer = registry.get(&format!("{}/manifests/{wanted}", registry.base), Some(ACCEPT))?;
-        let media_type = header(&answer, "content-type").split(';').next().unwrap_or_default().trim().to_owned();
+        let media_type =
+            header(&answer, "content-type").split(';').next().unwrap_or_default().trim().to_owned();
         let mut text = Vec::new();
         let read = answer.body_mut().as_reader().take(MAX_DOCUMENT + 1).read_to_end(&mut text);
         read.map_err(|error| registry.failed("read the manifest", &error.to_string(), Kind::Unavailable))?;
@@ -99,7 +100,8 @@ impl Registry {
             return self.judged(url, answer);
         }
         let challenge = Challenge::parse(&header(&answer, "www-authenticate"));
-        let challenge = challenge.ok_or_else(|| self.failed("log in", "it does not say how", Kind::PermissionDenied))?;
+        let challenge =
+            challenge.ok_or_else(|| self.failed("log in", "it does not say how", Kind::PermissionDenied))?;
         let authorization = self.authorize(&challenge)?;
         *self.authorization.borrow_mut() = Some(authorization);
         let answer = self.try_get(url, accept)?;
@@ -139,9 +141,9 @@ impl Registry {
         let basic = self.login.as_ref().map(Login::basic);
         let no = |said: &str| self.failed("log in", said, Kind::PermissionDenied);
         match challenge {
-            Challenge::Basic => {
-                basic.ok_or_else(|| no("it wants a name and a password, and docker's config.json has none for it"))
-            }
+            Challenge::Basic => basic.ok_or_else(|| {
+                no("it wants a name and a password, and docker's config.json has none for it")
+            }),
             Challenge::Bearer { realm, service, scope } => {
                 let url = auth::token_url(realm, service, scope, &self.reference.repository())
                     .filter(|url| url.starts_with("https://") || self.base.starts_with("http://"))
@@ -219,7 +221,9 @@ fn header(answer: &Response<Body>, name: &str) -> String {
 /// What to do about it where that is known.
 fn said(error: &ureq::Error) -> String {
     match error {
-        ureq::Error::RequireHttpsOnly(_) => "it leads to plain HTTP, which is used only with --plain-http".to_owned(),
+        ureq::Error::RequireHttpsOnly(_) => {
+            "it leads to plain HTTP, which is used only with --plain-http".to_owned()
+        }
         other => other.to_string(),
     }
 }

@@ -55,6 +55,7 @@ impl<'a> DirTemplates<'a> {
         let rootfs = half.join(ROOTFS);
         private_dir(&rootfs).map_err(TemplateError::io("create", &rootfs))?;
         let made = (|| -> Result<Template, TemplateError> {
+            crate::apply::begin(&rootfs).map_err(TemplateError::io("prepare", &rootfs))?;
             for at in 0..draft.image.layers.len() {
                 fault::step("template.unpack")?;
                 unpack(at, &rootfs)?;
@@ -81,7 +82,8 @@ impl<'a> DirTemplates<'a> {
     }
 
     pub(super) fn list(&self) -> Result<Vec<Stored>, TemplateError> {
-        let mut names: Vec<TemplateName> = self.names()?.iter().filter_map(|name| name.parse().ok()).collect();
+        let mut names: Vec<TemplateName> =
+            self.names()?.iter().filter_map(|name| name.parse().ok()).collect();
         names.sort();
         names.iter().filter_map(|name| self.find(name).transpose()).collect()
     }
@@ -93,7 +95,9 @@ impl<'a> DirTemplates<'a> {
         let text = match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(TemplateError::io("find", &path)(error)),
-            Ok(found) if found.len() > MAX_RECORD as u64 => return Err(bad(format!("{} bytes long", found.len()))),
+            Ok(found) if found.len() > MAX_RECORD as u64 => {
+                return Err(bad(format!("{} bytes long", found.len())));
+            }
             Ok(_) => fs::read_to_string(&path).map_err(TemplateError::io("read", &path))?,
         };
         let template = Template::parse(&text).map_err(bad)?;

@@ -64,6 +64,9 @@ impl ZfsTemplates<'_> {
         let made = (|| -> Result<(), TemplateError> {
             let view = self.store.view(&dataset, limits)?;
             fault::step("template.unpack")?;
+            if below.is_none() {
+                crate::apply::begin(view.path()).map_err(TemplateError::io("prepare", view.path()))?;
+            }
             unpack(view.path())?;
             // Unmounted first: whatever the kernel still holds for the mount is in the dataset then.
             drop(view);

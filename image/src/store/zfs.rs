@@ -11,8 +11,8 @@ use cryopod_checkpoint::store::Store;
 use cryopod_checkpoint::tenant::{KIND, RootSource, TreeDigest, tree_digest};
 use cryopod_command::Limits;
 use cryopod_zfs::{
-    CreateRequest, Dataset, DatasetName, Entry, Error as ZfsError, Filter, Kinds, Properties, Snapshot, SnapshotName,
-    Wanted, Zfs,
+    CreateRequest, Dataset, DatasetName, Entry, Error as ZfsError, Filter, Kinds, Properties, Snapshot,
+    SnapshotName, Wanted, Zfs,
 };
 
 use super::{Created, Draft, Pruned, Stored, Unpack, json, record};
@@ -79,7 +79,8 @@ impl<'a> ZfsTemplates<'a> {
             });
         }
         let dataset = self.template(draft.request.name)?;
-        let properties = Properties::new().with(KIND, TEMPLATE).with("mountpoint", "legacy").with("atime", "off");
+        let properties =
+            Properties::new().with(KIND, TEMPLATE).with("mountpoint", "legacy").with("atime", "off");
         fault::step("template.clone")?;
         match &below {
             Some(below) => self.zfs.clone_snapshot(below, &dataset, &properties, limits)?,
@@ -145,8 +146,14 @@ impl<'a> ZfsTemplates<'a> {
             None => None,
         };
         if origin != last {
-            let shown = |snapshot: Option<SnapshotName>| snapshot.map_or("nothing".to_owned(), |name| name.to_string());
-            return Err(damaged(format!("it is a clone of {}, and its last layer is {}", shown(origin), shown(last))));
+            let shown = |snapshot: Option<SnapshotName>| {
+                snapshot.map_or("nothing".to_owned(), |name| name.to_string())
+            };
+            return Err(damaged(format!(
+                "it is a clone of {}, and its last layer is {}",
+                shown(origin),
+                shown(last)
+            )));
         }
         let view = self.store.view_snapshot(&self.snapshot(name)?, limits)?;
         Ok(tree_digest(view.path(), limits)?)
@@ -200,15 +207,21 @@ impl<'a> ZfsTemplates<'a> {
         dry_run: bool,
         limits: &Limits,
     ) -> Result<(), TemplateError> {
-        let mut layers: BTreeMap<DatasetName, Seen> =
-            self.part("layers", LAYER, limits)?.into_iter().map(|seen| (seen.dataset.name.clone(), seen)).collect();
+        let mut layers: BTreeMap<DatasetName, Seen> = self
+            .part("layers", LAYER, limits)?
+            .into_iter()
+            .map(|seen| (seen.dataset.name.clone(), seen))
+            .collect();
         loop {
-            let gone = |clone: &DatasetName| clone.is_within(self.root) && pruned.layers.contains(&clone.to_string());
+            let gone = |clone: &DatasetName| {
+                clone.is_within(self.root) && pruned.layers.contains(&clone.to_string())
+            };
             let is_unused = |seen: &Seen| {
                 let snapshot = seen.snapshot.as_ref();
                 snapshot.is_some_and(|snapshot| snapshot.clones.iter().all(gone))
             };
-            let Some(unused) = layers.values().find(|seen| is_unused(seen)).map(|seen| seen.dataset.name.clone())
+            let Some(unused) =
+                layers.values().find(|seen| is_unused(seen)).map(|seen| seen.dataset.name.clone())
             else {
                 return Ok(());
             };
@@ -221,6 +234,17 @@ impl<'a> ZfsTemplates<'a> {
         }
     }
 
+    /// What has no mark of ours stays, whatever it is. A clone of ours that has none was cut off before it got its mark,
+    /// which is a transaction of its own in some versions of ZFS.
+    fn is_ours(&self, dataset: &Dataset, leaf: &str, whole: bool) -> bool {
+        match dataset.properties.own(KIND) {
+            Some(kind) => kind == leaf,
+            None => {
+                !whole && dataset.origin.as_ref().is_some_and(|origin| origin.dataset().is_within(self.root))
+            }
+        }
+    }
+
     /// What is directly below a part and is ours.
     fn part(&self, part: &str, leaf: &str, limits: &Limits) -> Result<Vec<Seen>, TemplateError> {
         let root = self.root.child(part)?;
@@ -229,16 +253,23 @@ impl<'a> ZfsTemplates<'a> {
         let (mut datasets, mut snapshots) = (Vec::new(), BTreeMap::new());
         for entry in self.zfs.list(&filter, limits)? {
             match entry {
-                Entry::Dataset(dataset) if dataset.name.parent().as_ref() == Some(&root) => datasets.push(dataset),
+                Entry::Dataset(dataset) if dataset.name.parent().as_ref() == Some(&root) => {
+                    datasets.push(dataset)
+                }
                 Entry::Snapshot(snapshot) if snapshot.name.leaf() == leaf => {
                     snapshots.insert(snapshot.name.dataset(), snapshot);
                 }
                 _ => {}
             }
         }
-        // What has no mark of ours stays, whatever it is.
-        let ours = datasets.into_iter().filter(|dataset| dataset.properties.own(KIND) == Some(leaf));
-        Ok(ours.map(|dataset| Seen { snapshot: snapshots.remove(&dataset.name), dataset }).collect())
+        let ours = datasets
+            .into_iter()
+            .filter(|dataset| self.is_ours(dataset, leaf, snapshots.contains_key(&dataset.name)));
+        let ours: Vec<Dataset> = ours.collect();
+        Ok(ours
+            .into_iter()
+            .map(|dataset| Seen { snapshot: snapshots.remove(&dataset.name), dataset })
+            .collect())
     }
 }
 
@@ -250,5 +281,10 @@ fn stored(dataset: &Dataset, snapshot: &Snapshot) -> Result<Stored, TemplateErro
         Some(parent) if parent.leaf() == "containers" => format!("container {}", clone.leaf()),
         _ => format!("dataset {clone}"),
     });
-    Ok(Stored { template, place: dataset.name.to_string(), used_bytes: dataset.used.0, users: users.collect() })
+    Ok(Stored {
+        template,
+        place: dataset.name.to_string(),
+        used_bytes: dataset.used.0,
+        users: users.collect(),
+    })
 }

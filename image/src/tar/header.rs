@@ -20,7 +20,9 @@ impl Header {
         let header = Self(block);
         let found = number(&header.0[148..156]).ok_or(TarError::Checksum)?;
         // The field itself counts as blanks; old programs added signed bytes.
-        let bytes = || header.0.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte });
+        let bytes = || {
+            header.0.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte })
+        };
         let unsigned: i64 = bytes().map(i64::from).sum();
         let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
         if found == unsigned || found == signed { Ok(header) } else { Err(TarError::Checksum) }

@@ -35,7 +35,8 @@ struct Sparse {
 impl Pax {
     /// Reads the contents of an extended header; keys that nobody needs here are passed over.
     pub(super) fn parse(contents: &[u8], header: &[u8]) -> Result<Self, TarError> {
-        let bad = |reason| TarError::Extension { entry: String::from_utf8_lossy(header).into_owned(), reason };
+        let bad =
+            |reason| TarError::Extension { entry: String::from_utf8_lossy(header).into_owned(), reason };
         let mut pax = Self::default();
         let mut rest = contents;
         while !rest.is_empty() {
@@ -43,13 +44,15 @@ impl Pax {
             if rest.iter().all(|byte| *byte == 0) {
                 break;
             }
-            let blank = rest.iter().take(20).position(|byte| *byte == b' ').ok_or(bad("a length is missing"))?;
+            let blank =
+                rest.iter().take(20).position(|byte| *byte == b' ').ok_or(bad("a length is missing"))?;
             let length = rest.get(..blank).and_then(decimal).and_then(|length| usize::try_from(length).ok());
             let length = length.ok_or(bad("a length cannot be read"))?;
             let record = rest.get(blank + 1..length).ok_or(bad("a length is wrong"))?;
             let record = record.strip_suffix(b"\n").ok_or(bad("a record has no end"))?;
             let equals = record.iter().position(|byte| *byte == b'=').ok_or(bad("a record has no value"))?;
-            let (key, value) = (record.get(..equals).unwrap_or_default(), record.get(equals + 1..).unwrap_or_default());
+            let (key, value) =
+                (record.get(..equals).unwrap_or_default(), record.get(equals + 1..).unwrap_or_default());
             pax.set(key, value).ok_or(bad("a value cannot be read"))?;
             rest = rest.get(length..).unwrap_or_default();
         }
@@ -76,7 +79,10 @@ impl Pax {
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR) {
                     let fits = self.xattrs.len() < MAX_XATTRS && value.len() <= MAX_XATTR_VALUE;
-                    self.xattrs.push((Some(no_zero(name)?).filter(|name| fits && !name.is_empty())?, value.to_vec()));
+                    self.xattrs.push((
+                        Some(no_zero(name)?).filter(|name| fits && !name.is_empty())?,
+                        value.to_vec(),
+                    ));
                 }
             }
         }
@@ -170,7 +176,9 @@ mod tests {
     fn a_record_whose_length_is_wrong_is_refused() {
         let parse = |text: &[u8]| Pax::parse(text, b"h");
         assert_eq!(parse(b"11 path=ab\n").unwrap().path.as_deref(), Some(&b"ab"[..]));
-        for bad in [&b"12 path=ab\n"[..], b"10 path=ab\n", b"path=ab\n", b"99999999999999999999 a=b\n", b"5 a=\0"] {
+        for bad in
+            [&b"12 path=ab\n"[..], b"10 path=ab\n", b"path=ab\n", b"99999999999999999999 a=b\n", b"5 a=\0"]
+        {
             assert!(parse(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }
         assert!(parse(b"13 path=ab\0c\n").is_err());

@@ -40,7 +40,10 @@ pub(super) fn of_gnu(
 }
 
 /// pax 1.0: decimal numbers, one per line, padded to a block; the first says how many pairs there are.
-pub(super) fn numbers_before_data<R: Read>(reader: &mut Reader<R>, entry: &str) -> Result<Vec<u64>, TarError> {
+pub(super) fn numbers_before_data<R: Read>(
+    reader: &mut Reader<R>,
+    entry: &str,
+) -> Result<Vec<u64>, TarError> {
     let bad = |reason| TarError::Sparse { entry: entry.to_owned(), reason };
     let (mut numbers, mut wanted, mut digits) = (Vec::new(), None, Vec::new());
     while wanted != Some(numbers.len()) {
@@ -57,7 +60,8 @@ pub(super) fn numbers_before_data<R: Read>(reader: &mut Reader<R>, entry: &str) 
                 _ if wanted == Some(numbers.len()) => break,
                 (b'\n', None) => {
                     let count = decimal(&digits).and_then(|count| usize::try_from(count).ok());
-                    let count = count.filter(|count| *count <= MAX_SEGMENTS).ok_or_else(|| too_long(entry))?;
+                    let count =
+                        count.filter(|count| *count <= MAX_SEGMENTS).ok_or_else(|| too_long(entry))?;
                     (wanted, digits) = (Some(2 * count), Vec::new());
                 }
                 (b'\n', Some(_)) => {
@@ -73,7 +77,12 @@ pub(super) fn numbers_before_data<R: Read>(reader: &mut Reader<R>, entry: &str) 
 }
 
 /// The map, if it is ascending, within the file, and says as much as is stored.
-pub(super) fn checked(numbers: &[u64], real: u64, stored: u64, entry: &str) -> Result<Vec<Segment>, TarError> {
+pub(super) fn checked(
+    numbers: &[u64],
+    real: u64,
+    stored: u64,
+    entry: &str,
+) -> Result<Vec<Segment>, TarError> {
     let bad = |reason| TarError::Sparse { entry: entry.to_owned(), reason };
     if numbers.len() % 2 != 0 || real > 1 << 62 {
         return Err(bad("cannot be read"));

@@ -17,7 +17,9 @@ fn an_archive_ends_with_its_mark_and_nothing_else() {
     assert_eq!(read(&[archive().finish(), vec![0; 9000]].concat()).unwrap(), ["a", "b"]);
     assert_eq!(read(b"").unwrap(), [""; 0]);
     let whole = archive().finish();
-    for length in [1, 511, 512, 700, 1024, 1100, 2000, whole.len() - 1024, whole.len() - 512, whole.len() - 513] {
+    for length in
+        [1, 511, 512, 700, 1024, 1100, 2000, whole.len() - 1024, whole.len() - 512, whole.len() - 513]
+    {
         assert!(matches!(read(&whole[..length]), Err(TarError::Truncated)), "{length}");
     }
     for trailing in [archive().finish(), b"x".to_vec()] {
@@ -31,7 +33,10 @@ fn damaged_headers_and_foreign_types_are_refused() {
     bytes[3] = b'x';
     assert!(matches!(read(&bytes), Err(TarError::Checksum)));
     let archive = Archive::new().entry(&Head::new("vol", b'V'), b"").finish();
-    assert_eq!(read(&archive).unwrap_err().to_string(), "entry vol has type 'V', which no root file system has");
+    assert_eq!(
+        read(&archive).unwrap_err().to_string(),
+        "entry vol has type 'V', which no root file system has"
+    );
 }
 
 #[test]

@@ -9,11 +9,7 @@ pub(super) enum Challenge {
     /// Name and password.
     Basic,
     /// A token of this service.
-    Bearer {
-        realm: String,
-        service: String,
-        scope: String,
-    },
+    Bearer { realm: String, service: String, scope: String },
 }
 
 impl Challenge {
@@ -80,7 +76,9 @@ pub(super) fn token(answer: &[u8]) -> Option<String> {
 
 fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~:/,".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 #[cfg(test)]
@@ -90,7 +88,9 @@ mod tests {
     #[test]
     fn challenges_are_read_as_registries_write_them() {
         let header = r#"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a/b:pull,push""#;
-        let Some(Challenge::Bearer { realm, service, scope }) = Challenge::parse(header) else { panic!("no challenge") };
+        let Some(Challenge::Bearer { realm, service, scope }) = Challenge::parse(header) else {
+            panic!("no challenge")
+        };
         let url = token_url(&realm, &service, &scope, "a/b").unwrap();
         assert_eq!(url, "https://auth.example/token?service=registry.example&scope=repository:a/b:pull,push");
         let url = token_url("https://x/t?a=1", "s &", "", "a/b").unwrap();

@@ -66,7 +66,10 @@ fn login(config: &Config, registry: &str) -> Result<Option<Login>, &'static str>
     if registry == "docker.io" {
         names.push(DOCKER.to_owned());
     }
-    let found = config.auths.iter().find(|(name, _)| names.iter().any(|known| known == name.trim_end_matches('/') || known == *name));
+    let found = config
+        .auths
+        .iter()
+        .find(|(name, _)| names.iter().any(|known| known == name.trim_end_matches('/') || known == *name));
     let Some((_, auth)) = found.filter(|(_, auth)| !auth.auth.is_empty()) else { return Ok(None) };
     let bad = "its entry for the registry cannot be read";
     let text = STANDARD.decode(&auth.auth).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(bad)?;

@@ -75,7 +75,10 @@ impl FromStr for Reference {
         if !registry.chars().all(host) || registry.starts_with(['.', '-', ':']) {
             return Err(bad("its registry is no host"));
         }
-        if path.is_empty() || !path.chars().all(repository) || path.split('/').any(|part| part.is_empty() || part.starts_with(['.', '-', '_'])) {
+        if path.is_empty()
+            || !path.chars().all(repository)
+            || path.split('/').any(|part| part.is_empty() || part.starts_with(['.', '-', '_']))
+        {
             return Err(bad("its repository must be of lower case letters, digits and . _ - /"));
         }
         let word = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -105,7 +108,8 @@ mod tests {
 
     #[test]
     fn short_names_are_docker_s_and_the_rest_is_what_it_says() {
-        let shown = |text: &str| text.parse::<Reference>().map(|found| (found.to_string(), found.wanted())).unwrap();
+        let shown =
+            |text: &str| text.parse::<Reference>().map(|found| (found.to_string(), found.wanted())).unwrap();
         let latest = "latest".to_owned();
         assert_eq!(shown("alpine"), ("docker.io/library/alpine".into(), latest.clone()));
         assert_eq!(shown("me/app:1.2"), ("docker.io/me/app:1.2".into(), "1.2".into()));
@@ -118,7 +122,19 @@ mod tests {
 
     #[test]
     fn what_is_no_reference_is_refused() {
-        for bad in ["", "A/b", "a b", "a:", "a@sha256:1", "r.example/", "a//b", "../a", "a/../b", "-h.x/a", "a:t/x?y"] {
+        for bad in [
+            "",
+            "A/b",
+            "a b",
+            "a:",
+            "a@sha256:1",
+            "r.example/",
+            "a//b",
+            "../a",
+            "a/../b",
+            "-h.x/a",
+            "a:t/x?y",
+        ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?}");
         }
     }
