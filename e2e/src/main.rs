@@ -13,6 +13,7 @@ mod cryopod;
 mod ctr;
 mod demo;
 mod leaks;
+mod registry;
 mod shell;
 mod story;
 mod suite;

@@ -10,12 +10,15 @@ mod oci;
 mod oci_validation;
 pub mod power;
 mod prepared;
+mod templates;
 
 use crate::suite::Suite;
 
 /// Their names, in the order in which `cargo xtask test` runs them.
 pub fn names() -> Vec<&'static str> {
-    vec!["oci", "checkpoint", "matrix", "faults", "power", "nodes", "lxc", "oci-validation", "critest"]
+    vec![
+        "oci", "checkpoint", "matrix", "templates", "faults", "power", "nodes", "lxc", "oci-validation", "critest",
+    ]
 }
 
 /// The tests of one suite; `full` adds the long ones.
@@ -24,6 +27,7 @@ pub fn build(name: &str, full: bool) -> Option<Suite> {
         "oci" => Some(oci::suite(full)),
         "checkpoint" => Some(checkpoint::suite(full)),
         "matrix" => Some(matrix::suite(full)),
+        "templates" => Some(templates::suite(full)),
         "faults" => Some(faults::suite(full)),
         "power" => Some(power::suite(full)),
         "nodes" => Some(nodes::suite(full)),

@@ -2,8 +2,6 @@
 
 use std::io::Write;
 
-use crate::digest::Digest;
-
 /// A tar archive under construction.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Archive(Vec<u8>);
@@ -79,11 +77,6 @@ impl Archive {
         self.0.resize(self.0.len().next_multiple_of(512), 0);
     }
 
-    /// Without an end.
-    pub(crate) fn unfinished(self) -> Vec<u8> {
-        self.0
-    }
-
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.0.resize(self.0.len() + 1024, 0);
         self.0
@@ -119,8 +112,4 @@ pub(crate) fn gzip(data: &[u8]) -> Vec<u8> {
 
 pub(crate) fn zstd(data: &[u8]) -> Vec<u8> {
     zstd::encode_all(data, 1).unwrap()
-}
-
-pub(crate) fn digest(data: &[u8]) -> Digest {
-    Digest::of(data)
 }

@@ -254,7 +254,7 @@ impl<'a> ZfsTemplates<'a> {
         for entry in self.zfs.list(&filter, limits)? {
             match entry {
                 Entry::Dataset(dataset) if dataset.name.parent().as_ref() == Some(&root) => {
-                    datasets.push(dataset)
+                    datasets.push(dataset);
                 }
                 Entry::Snapshot(snapshot) if snapshot.name.leaf() == leaf => {
                     snapshots.insert(snapshot.name.dataset(), snapshot);

@@ -5,6 +5,9 @@ use super::{BLOCK, EntryKind, TarError};
 /// A header whose checksum is right.
 pub(super) struct Header([u8; BLOCK]);
 
+/// Offsets and lengths.
+pub(super) type Pairs = Vec<(u64, u64)>;
+
 /// What a header announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Type {
@@ -96,7 +99,7 @@ impl Header {
     }
 
     /// Pairs of offset and length in GNU's sparse header, whether more follow, and the length of the file.
-    pub(super) fn sparse(&self, entry: &str) -> Result<(Vec<(u64, u64)>, bool, u64), TarError> {
+    pub(super) fn sparse(&self, entry: &str) -> Result<(Pairs, bool, u64), TarError> {
         let real = number(&self.0[483..495]).and_then(|real| u64::try_from(real).ok());
         let real = real.ok_or_else(|| bad(entry, "length"))?;
         Ok((pairs(&self.0[386..482], entry)?, self.0[482] != 0, real))
@@ -113,7 +116,7 @@ impl Header {
 }
 
 /// Pairs of numbers of 12 bytes each; empty ones end the list.
-pub(super) fn pairs(bytes: &[u8], entry: &str) -> Result<Vec<(u64, u64)>, TarError> {
+pub(super) fn pairs(bytes: &[u8], entry: &str) -> Result<Pairs, TarError> {
     let mut pairs = Vec::new();
     for pair in bytes.chunks_exact(24) {
         let (offset, length) = pair.split_at(12);

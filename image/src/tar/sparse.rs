@@ -84,7 +84,7 @@ pub(super) fn checked(
     entry: &str,
 ) -> Result<Vec<Segment>, TarError> {
     let bad = |reason| TarError::Sparse { entry: entry.to_owned(), reason };
-    if numbers.len() % 2 != 0 || real > 1 << 62 {
+    if !numbers.len().is_multiple_of(2) || real > 1 << 62 {
         return Err(bad("cannot be read"));
     }
     let (mut map, mut end, mut total) = (Vec::new(), 0u64, 0u64);

@@ -87,6 +87,13 @@ pub(super) const SUITES: &[Suite] = &[
         budget: minutes(20),
     },
     Suite {
+        name: "templates",
+        about: "images from archives, containerd and a registry as templates; containers of them; hostile archives",
+        place: Place::Node(&[&[E2E, "templates"]]),
+        only_full: false,
+        budget: minutes(15),
+    },
+    Suite {
         name: "faults",
         about: "every named step fails, every process is killed: after recovery nothing is lost or left over",
         place: Place::Node(&[&[E2E, "faults"]]),

@@ -4,26 +4,21 @@
 //! (`certs.d`, read at each pull), which is a registry on this node. So `PullImage` does all that it does otherwise.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use crate::shell::{self, eventually};
+use crate::registry::{MANIFEST, Registry, digest};
+use crate::shell;
 use crate::suite::Failure;
 
-const ADDRESS: &str = "127.0.0.1:5077";
-const UNIT: &str = "critest-registry";
+const REGISTRY: Registry = Registry { address: "127.0.0.1:5077", unit: "critest-registry" };
 const CERTS: &str = "/etc/containerd/certs.d";
 /// The registries that critest's image names start with.
 const MIRRORED: &[&str] = &["registry.k8s.io", "k8s.gcr.io", "gcr.io"];
 const RECIPES: &str = include_str!("../../../critest/images.json");
 const TREES: &str = include_str!("../../../critest/trees.sh");
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// One image of `images.json`.
 #[derive(Debug, Deserialize)]
@@ -46,12 +41,13 @@ pub(super) fn serve(work: &Path) -> Result<Digests, Failure> {
     let script = work.join("trees.sh");
     std::fs::write(&script, TREES).map_err(|e| format!("{}: {e}", script.display()))?;
     shell::ok(&format!("sh {} {}", script.display(), trees.display()))?;
-    start()?;
+    REGISTRY.start()?;
+    let address = REGISTRY.address;
     for host in MIRRORED {
         let dir = format!("{CERTS}/{host}");
         std::fs::create_dir_all(&dir).map_err(|e| format!("{dir}: {e}"))?;
         let text = format!(
-            "server = \"http://{ADDRESS}\"\n[host.\"http://{ADDRESS}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
+            "server = \"http://{address}\"\n[host.\"http://{address}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
         );
         std::fs::write(format!("{dir}/hosts.toml"), text).map_err(|e| format!("{dir}: {e}"))?;
     }
@@ -63,13 +59,13 @@ pub(super) fn serve(work: &Path) -> Result<Digests, Failure> {
             if !layers.contains_key(name) {
                 let path = trees.join(format!("{name}.tar"));
                 let blob = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-                layers.insert(name.clone(), (push_blob(&blob)?, blob.len()));
+                layers.insert(name.clone(), (REGISTRY.put_blob(&blob)?, blob.len()));
             }
         }
         let manifest = manifest(recipe, &layers)?;
         for name in &recipe.names {
             let (repository, tag) = name.split_once(':').ok_or(format!("no tag in {name}"))?;
-            request("PUT", &format!("/v2/{repository}/manifests/{tag}"), MANIFEST, &manifest)?;
+            REGISTRY.put_manifest(repository, tag, &manifest)?;
             digests.insert(name.clone(), digest(&manifest));
         }
     }
@@ -83,17 +79,7 @@ pub(super) fn withdraw() -> Result<(), Failure> {
         let dir = format!("{CERTS}/{host}");
         std::fs::remove_dir_all(&dir).map_err(|e| format!("{dir}: {e}"))?;
     }
-    shell::ok(&format!("systemctl stop {UNIT}")).map(drop)
-}
-
-fn start() -> Result<(), Failure> {
-    // One may be left from a run that was interrupted; its content is in memory and may be another's.
-    shell::sh(&format!("systemctl stop {UNIT} 2>/dev/null; systemctl reset-failed {UNIT} 2>/dev/null"))?;
-    let port = ADDRESS.rsplit(':').next().unwrap_or_default();
-    shell::ok(&format!("systemd-run --quiet --collect --unit={UNIT} registry -port {port}"))?;
-    eventually("the registry answers", Duration::from_secs(20), || {
-        Ok(request("GET", "/v2/", "text/plain", b"").ok())
-    })
+    REGISTRY.stop()
 }
 
 /// Pushes the configuration and returns the manifest.
@@ -114,42 +100,7 @@ fn manifest(recipe: &Recipe, layers: &BTreeMap<String, (String, usize)>) -> Resu
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "layers": listed,
         "config": {"mediaType": "application/vnd.oci.image.config.v1+json",
-                   "digest": push_blob(&config)?, "size": config.len()},
+                   "digest": REGISTRY.put_blob(&config)?, "size": config.len()},
     });
     Ok(manifest.to_string().into_bytes())
-}
-
-fn push_blob(blob: &[u8]) -> Result<String, Failure> {
-    let digest = digest(blob);
-    // The registry keeps blobs by digest, whatever the repository.
-    let path = format!("/v2/blobs/blobs/uploads/?digest={digest}");
-    request("POST", &path, "application/octet-stream", blob)?;
-    Ok(digest)
-}
-
-fn digest(bytes: &[u8]) -> String {
-    let hash = Sha256::digest(bytes);
-    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
-}
-
-/// One HTTP request that has to succeed.
-fn request(method: &str, path: &str, kind: &str, body: &[u8]) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| format!("registry: {method} {path}: {e}");
-    let mut stream = TcpStream::connect(ADDRESS).map_err(failed)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(failed)?;
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {ADDRESS}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).map_err(failed)?;
-    stream.write_all(body).map_err(failed)?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).map_err(failed)?;
-    let answer = String::from_utf8_lossy(&answer);
-    match answer.split(' ').nth(1) {
-        Some(status) if status.starts_with('2') => Ok(()),
-        _ => Err(format!("registry: {method} {path}: {}", answer.lines().next().unwrap_or("no answer"))),
-    }
 }
