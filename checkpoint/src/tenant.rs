@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cryopod_command::Limits;
-use cryopod_zfs::{DatasetName, Properties, SnapshotName, Zfs};
+use cryopod_zfs::{DatasetName, Error as ZfsError, Properties, SnapshotName, Zfs};
 
 use crate::digest::Sha256;
 use crate::durable;
@@ -104,8 +104,6 @@ impl Store {
         origin: &str,
         limits: &Limits,
     ) -> Result<RootfsPlacement, StoreError> {
-        // Of a container of that name before this one.
-        forget(self, container, limits)?;
         match (self, source) {
             (Self::Zfs(store), RootSource::Snapshot(snapshot)) => {
                 let dataset = store.container(container)?;
@@ -115,10 +113,18 @@ impl Store {
                     .with(BOOT, boot())
                     .with(KIND, "clone")
                     .with(ID, origin);
-                store.zfs.clone_snapshot(snapshot, &dataset, &properties, limits)?;
+                match store.zfs.clone_snapshot(snapshot, &dataset, &properties, limits) {
+                    // Of a container of that name before this one.
+                    Err(ZfsError::Exists { .. }) => {
+                        forget(self, container, limits)?;
+                        store.zfs.clone_snapshot(snapshot, &dataset, &properties, limits)?;
+                    }
+                    other => other?,
+                }
                 Ok(RootfsPlacement::MountInstead(Replacement::Zfs { dataset }))
             }
             (Self::Dir(store), RootSource::Tree(tree)) => {
+                forget(self, container, limits)?;
                 let path = store.container(container);
                 private_dir(&path).map_err(StoreError::io("create", &path))?;
                 if let Err(error) = tree::copy(tree, &path, Existing::Refuse, u64::MAX, limits) {

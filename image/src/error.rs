@@ -32,7 +32,7 @@ pub enum TemplateError {
         place: String,
     },
     /// Something lives on it.
-    #[error("template '{name}' is in use: {} made of it", users.join(", "))]
+    #[error("template '{name}' is in use by {}", users.join(", "))]
     InUse {
         /// The name.
         name: TemplateName,

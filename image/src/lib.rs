@@ -9,6 +9,7 @@ mod bounds;
 mod config;
 mod digest;
 mod error;
+pub mod fault;
 mod manifest;
 mod source;
 mod store;

@@ -209,12 +209,14 @@ impl<'a> Templates<'a> {
         container: &str,
         limits: &Limits,
     ) -> Result<(Template, RootfsPlacement), TemplateError> {
-        let template = self.show(name, limits)?.template;
-        let placement = match &self.kept {
-            Kept::Zfs(kept) => kept.make_root(name, container, limits)?,
-            Kept::Dir(kept) => kept.make_root(self.store, name, container, limits)?,
-        };
-        Ok((template, placement))
+        let missing = || TemplateError::NotFound { name: name.clone(), place: self.store.place() };
+        match &self.kept {
+            Kept::Zfs(kept) => kept.make_root(name, container, limits)?.ok_or_else(missing),
+            Kept::Dir(kept) => {
+                let template = kept.find(name)?.ok_or_else(missing)?.template;
+                Ok((template, kept.make_root(self.store, name, container, limits)?))
+            }
+        }
     }
 
     fn find(&self, name: &TemplateName, limits: &Limits) -> Result<Option<Stored>, TemplateError> {

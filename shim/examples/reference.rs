@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use cryopod_checkpoint::{fault, refusal};
+use cryopod_image::fault as image_fault;
 use cryopod_runtime::config::Config;
 use cryopod_runtime::criu::advice;
 use cryopod_runtime::{fault as runtime_fault, preflight};
@@ -15,7 +16,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let reference = serde_json::json!({
         "config": Config::default(),
         "refusals": refusals,
-        "faults": { "checkpoint": fault::STEPS, "runtime": runtime_fault::STEPS, "shim": capture::STEPS },
+        "faults": {
+            "checkpoint": fault::STEPS,
+            "image": image_fault::STEPS,
+            "runtime": runtime_fault::STEPS,
+            "shim": capture::STEPS,
+        },
     });
     println!("{}", serde_json::to_string_pretty(&reference)?);
     Ok(())

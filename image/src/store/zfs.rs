@@ -170,15 +170,18 @@ impl<'a> ZfsTemplates<'a> {
         }
     }
 
+    /// One question and one transaction: this is what the start of a container waits for.
     pub(super) fn make_root(
         &self,
         name: &TemplateName,
         container: &str,
         limits: &Limits,
-    ) -> Result<RootfsPlacement, TemplateError> {
-        let snapshot = self.snapshot(name)?;
+    ) -> Result<Option<(Template, RootfsPlacement)>, TemplateError> {
+        let Some(snapshot) = self.zfs.snapshot(&self.snapshot(name)?, limits)? else { return Ok(None) };
+        let template = recorded(&snapshot)?;
         let origin = format!("template:{name}");
-        Ok(self.store.make_root(container, &RootSource::Snapshot(&snapshot), &origin, limits)?)
+        let source = RootSource::Snapshot(&snapshot.name);
+        Ok(Some((template, self.store.make_root(container, &source, &origin, limits)?)))
     }
 
     /// Removes what killed operations have left.
@@ -273,10 +276,14 @@ impl<'a> ZfsTemplates<'a> {
     }
 }
 
-fn stored(dataset: &Dataset, snapshot: &Snapshot) -> Result<Stored, TemplateError> {
-    let name = dataset.name.leaf().to_owned();
+fn recorded(snapshot: &Snapshot) -> Result<Template, TemplateError> {
+    let name = snapshot.name.dataset().leaf().to_owned();
     let template = Template::parse(&record::read(&snapshot.properties));
-    let template = template.map_err(|reason| TemplateError::Record { name, reason })?;
+    template.map_err(|reason| TemplateError::Record { name, reason })
+}
+
+fn stored(dataset: &Dataset, snapshot: &Snapshot) -> Result<Stored, TemplateError> {
+    let template = recorded(snapshot)?;
     let users = snapshot.clones.iter().map(|clone| match clone.parent() {
         Some(parent) if parent.leaf() == "containers" => format!("container {}", clone.leaf()),
         _ => format!("dataset {clone}"),
