@@ -48,7 +48,7 @@ impl Error {
                 return Some(format!("`cryopod template delete {name}` removes it; or choose another name"));
             }
             Self::Template(TemplateError::InUse { .. }) => {
-                "`cryopod delete CONTAINER` removes a container with its clone"
+                "`cryopod delete CONTAINER` and `cryopod checkpoints delete ID` remove what lives on it"
             }
             Self::Template(TemplateError::Layer {
                 source: LayerError::Stream(StreamError::TooMuch(_)),

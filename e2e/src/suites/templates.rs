@@ -186,8 +186,11 @@ fn comes_back() -> Result<(), Failure> {
     shell::ok("sleep 1")?;
     let checkpoint = cryopod::Checkpoint::with("tmpl", &["--mode", "full", "--wait"])?;
     shell::ok("cryopod delete --force tmpl")?;
-    cryopod::ok(&["template", "delete", "e2e-one"])?;
-    cryopod::ok(&["template", "prune"])?;
+    // The checkpoint's disk is what it differs by from the template.
+    let refusal = cryopod::refused(&["template", "delete", "e2e-one"], 6)?;
+    ensure(refusal.contains(&format!("checkpoint {}", checkpoint.id)), || {
+        format!("the refusal says {refusal}")
+    })?;
     exec_ok(&["cryopod", "restore", &checkpoint.id, "--name", "tmpl-2"])?;
     let read = || shell::ok("cryopod exec tmpl-2 cat /count");
     let before = read()?;

@@ -284,14 +284,43 @@ fn recorded(snapshot: &Snapshot) -> Result<Template, TemplateError> {
 
 fn stored(dataset: &Dataset, snapshot: &Snapshot) -> Result<Stored, TemplateError> {
     let template = recorded(snapshot)?;
-    let users = snapshot.clones.iter().map(|clone| match clone.parent() {
-        Some(parent) if parent.leaf() == "containers" => format!("container {}", clone.leaf()),
-        _ => format!("dataset {clone}"),
-    });
+    // <root>/templates/<name>
+    let root = dataset.name.parent().and_then(|part| part.parent());
+    let users = snapshot.clones.iter().map(|clone| user(root.as_ref(), clone));
     Ok(Stored {
         template,
         place: dataset.name.to_string(),
         used_bytes: dataset.used.0,
         users: users.collect(),
     })
+}
+
+/// Who a clone belongs to, in the words of people, where it is in a place of the store that says so.
+fn user(root: Option<&DatasetName>, clone: &DatasetName) -> String {
+    let below = root.and_then(|root| clone.as_str().strip_prefix(root.as_str())).unwrap_or_default();
+    let mut names = below.trim_start_matches('/').split('/');
+    match (names.next(), names.next()) {
+        (Some("containers"), Some(name)) => format!("container {name}"),
+        // Its disk is kept as what it differs by from the template.
+        (Some("checkpoints"), Some(id)) => format!("checkpoint {id}"),
+        _ => format!("dataset {clone}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::user;
+
+    #[test]
+    fn those_who_live_on_a_template_are_named_as_people_know_them() {
+        let root = "tank/cryopod".parse().unwrap();
+        let named = |clone: &str| user(Some(&root), &clone.parse().unwrap());
+        assert_eq!(named("tank/cryopod/containers/web"), "container web");
+        assert_eq!(named("tank/cryopod/checkpoints/web-1/app-rootfs"), "checkpoint web-1");
+        assert_eq!(
+            named("tank/cryopod/trash/web-1.7/app-rootfs"),
+            "dataset tank/cryopod/trash/web-1.7/app-rootfs"
+        );
+        assert_eq!(named("tank/containers/web"), "dataset tank/containers/web");
+    }
 }

@@ -30,7 +30,9 @@ const DIRECTORY: [&str; 2] = ["--config", "/etc/cryopod/dir.toml"];
 fn killed_at(step: &str, args: &[&str]) -> Result<(), Failure> {
     shell::ok(&format!("mkdir -p /run/cryopod/faults && echo kill > /run/cryopod/faults/{step}"))?;
     let done = cryopod::run(args);
-    shell::ok("rm -rf /run/cryopod/faults")?;
+    shell::ok(&format!(
+        "cd /run/cryopod/faults && rm -f {step} {step}.reached && cd / && rmdir /run/cryopod/faults"
+    ))?;
     let done = done?;
     ensure(done.code == 137, || format!("{step}: it ended with {}: {}", done.code, done.stderr.trim()))
 }
