@@ -202,6 +202,64 @@ fn a_container_gets_a_root_of_its_own_and_keeps_its_template() {
     }
 }
 
+/// An archive with these members.
+fn packed(members: &[(String, Vec<u8>)]) -> Vec<u8> {
+    members.iter().fold(Archive::new(), |archive, (name, data)| archive.file(name, data)).finish()
+}
+
+#[test]
+fn the_same_image_in_every_form_gives_the_same_template() {
+    let world = World::new(StoreKind::Dir);
+    let layers = [base(), upper("2")];
+    let image = world.image("web", &layers);
+    let dir = world.dir.path().join("web");
+    let mut members = Vec::new();
+    for name in ["oci-layout", "index.json"] {
+        members.push((name.to_owned(), fs::read(dir.join(name)).unwrap()));
+    }
+    for blob in fs::read_dir(dir.join("blobs/sha256")).unwrap() {
+        let path = blob.unwrap().path();
+        let name = path.strip_prefix(&dir).unwrap().to_str().unwrap().to_owned();
+        members.push((name, fs::read(path).unwrap()));
+    }
+    let write = |name: &str, bytes: &[u8]| {
+        let path = world.dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let oci = write("oci.tar", &packed(&members));
+    let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
+    let config = json!({ "os": "linux", "architecture": architecture(), "rootfs": { "diff_ids": diff_ids } });
+    let config = config.to_string().into_bytes();
+    let name = format!("{}.json", Digest::of(&config).hex());
+    let listed = json!([{ "Config": name, "RepoTags": ["web:1"], "Layers": ["a/layer.tar", "b/layer.tar"] }]);
+    let docker = [
+        ("a/layer.tar".to_owned(), layers[0].clone()),
+        ("b/layer.tar".to_owned(), gzip(&layers[1])),
+        (name, config),
+        ("manifest.json".to_owned(), listed.to_string().into_bytes()),
+    ];
+    let docker = write("docker.tar.gz", &gzip(&packed(&docker)));
+    let first = world.create("first", &image).unwrap().template;
+    let forms = [format!("oci-archive:{oci}"), oci, format!("docker-archive:{docker}:web:1"), docker.clone()];
+    for (number, form) in forms.iter().enumerate() {
+        let made = world.create(&format!("t{number}"), form).unwrap().template;
+        assert_eq!((made.tree, made.layers), (first.tree, first.layers.clone()), "{form}");
+    }
+    let error = world.create("none", &format!("docker-archive:{docker}:other:1")).unwrap_err();
+    assert!(error.to_string().contains("has 1 images (web:1)"), "{error}");
+}
+
+#[test]
+fn a_root_file_system_in_an_archive_is_an_image_of_one_layer() {
+    let world = World::new(StoreKind::Dir);
+    let path = world.dir.path().join("root.tar.zst");
+    fs::write(&path, crate::testing::zstd(&base())).unwrap();
+    let made = world.create("root", path.to_str().unwrap()).unwrap().template;
+    assert_eq!(made.layers, [Digest::of(&base())]);
+    assert!(made.config.argv(&[]).is_empty());
+}
+
 #[test]
 fn a_layer_that_a_template_or_another_layer_needs_is_never_pruned() {
     let world = World::new(StoreKind::Zfs);

@@ -91,7 +91,7 @@ pub(super) const SUITES: &[Suite] = &[
         about: "images from archives, containerd and a registry as templates; containers of them; hostile archives",
         place: Place::Node(&[&[E2E, "templates"]]),
         only_full: false,
-        budget: minutes(15),
+        budget: minutes(30),
     },
     Suite {
         name: "faults",

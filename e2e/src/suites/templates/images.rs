@@ -36,7 +36,7 @@ pub fn base() -> Result<(), Failure> {
          echo 'root:x:0:0::/root:/bin/sh' > etc/passwd && echo 'web:x:1000:1000::/home/web:/bin/sh' >> etc/passwd && \
          echo 'web:x:1000:' > etc/group && echo 'adm:x:4:web' >> etc/group && chown 1000:1000 home/web && \
          head -c 8M /dev/urandom > usr/lib/large && echo base > etc/version && echo gone > srv/old && \
-         ln etc/version etc/also && mknod dev/null2 c 1 3 && cp bin/busybox bin/ping && \
+         ln etc/version etc/also && mknod -m 640 lib/node c 1 3 && cp bin/busybox bin/ping && \
          setcap cap_net_raw+ep bin/ping 2>/dev/null; \
          tar --xattrs --xattrs-include='*' --format=pax -cf ../base.tar --sort=name ."
     ))
