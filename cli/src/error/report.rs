@@ -51,7 +51,7 @@ impl Error {
                 "`cryopod delete CONTAINER` and `cryopod checkpoints delete ID` remove what lives on it"
             }
             Self::Template(TemplateError::Layer {
-                source: LayerError::Stream(StreamError::TooMuch(_)),
+                source: LayerError::Stream(StreamError::TooMuch(_)) | LayerError::TooMuch { .. },
                 ..
             }) => "if it is meant to be that large: --max-size, --max-entries, --max-ratio",
             Self::BadSignal { .. } => "TERM, SIGUSR1, RTMIN+3 or a number from 1 to 64",
