@@ -17,7 +17,16 @@ use crate::suite::Suite;
 /// Their names, in the order in which `cargo xtask test` runs them.
 pub fn names() -> Vec<&'static str> {
     vec![
-        "oci", "checkpoint", "matrix", "templates", "faults", "power", "nodes", "lxc", "oci-validation", "critest",
+        "oci",
+        "checkpoint",
+        "matrix",
+        "templates",
+        "faults",
+        "power",
+        "nodes",
+        "lxc",
+        "oci-validation",
+        "critest",
     ]
 }
 

@@ -15,9 +15,7 @@ pub const CASES: &[Case] = &[
     ("a_runtime_that_is_killed_while_it_makes_a_container_leaves_nothing", true, || {
         make("[c]ryopod-lxc.* create ")
     }),
-    ("a_liblxc_that_is_killed_while_it_makes_a_container_leaves_nothing", false, || {
-        make("^.lxc monitor. ")
-    }),
+    ("a_liblxc_that_is_killed_while_it_makes_a_container_leaves_nothing", false, || make("^.lxc monitor. ")),
     ("an_init_that_is_killed_while_its_container_is_made_leaves_nothing", false, || make("[p]id1 [0-9]")),
     ("a_first_process_that_is_killed_ends_the_container_with_137", true, first_process),
     ("a_runtime_that_is_killed_while_it_captures_hurts_nobody", true, || {
