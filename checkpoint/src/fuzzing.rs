@@ -87,7 +87,7 @@ fn into_zfs(stream: &[u8], options: ImportOptions) -> bool {
         .ok()
         .and_then(|root| fake.list(&Filter::below(&root, kinds), &Limits::none()).ok())
         .unwrap_or_default();
-    let parts = ["", "/adopted", "/bases", "/checkpoints", "/containers", "/trash"];
+    let parts = ["", "/adopted", "/bases", "/checkpoints", "/containers", "/layers", "/templates", "/trash"];
     let left = listed.iter().map(|entry| entry.name().to_string()).filter(|name| {
         let below = name.strip_prefix(ROOT).unwrap_or(name);
         let imported = below.starts_with("/checkpoints/") || options.trusted && below.starts_with("/bases/");
