@@ -18,20 +18,13 @@ const DEFAULT: &[&str] = &[
     "exec_returns_output_and_exit_code",
     "stop_ends_it_with_sigterm_and_sigkill",
     "a_command_that_is_not_there_fails_its_start_and_leaves_nothing",
-    "events_come_in_order_and_the_exit_of_init_is_the_last",
-    "a_container_that_was_never_started_can_be_removed",
     "a_real_time_stop_signal_arrives",
     "input_arrives_whole_and_ends",
     "exec_with_a_terminal_has_its_size_and_follows_it",
-    "ctr_runs_a_task_with_a_terminal",
     "pause_stops_it_and_resume_lets_it_go_on",
-    "processes_and_metrics_of_a_task_are_right",
     "limits_of_a_running_and_of_a_paused_container_change",
     "a_container_beyond_its_memory_is_oom_killed",
-    "many_containers_share_one_shim_and_live_their_own_lives",
     "a_shared_process_namespace_shows_all_and_leaves_no_process_of_the_dead",
-    "pods_go_on_while_containerd_restarts",
-    "a_shim_that_dies_while_it_makes_a_pod_leaves_nothing",
 ];
 
 /// A test of this room: its name, whether every run has it, and what it does.
