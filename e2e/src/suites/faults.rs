@@ -99,13 +99,11 @@ const ELSEWHERE: &[(&str, &str)] = &[
 
 /// What runs without `--full`: each operation, both actions, the steps around the freeze and the commit.
 const REPRESENTATIVE: &[(&str, Action)] = &[
-    ("capture.begun", Action::Kill),
     ("capture.snapshot", Action::Error),
     ("runtime.hook", Action::Error),
     ("capture.commit", Action::Kill),
     ("settle.send", Action::Kill),
     ("runtime.restored", Action::Error),
-    ("import.verify", Action::Kill),
 ];
 
 /// The same for pods.
@@ -117,7 +115,7 @@ const REPRESENTATIVE_PODS: &[(&str, Action)] = &[
 ];
 
 /// The same for pods of another runtime, whose own steps these are.
-const OTHER_PODS: &[(&str, Action)] = &[("runtime.hook", Action::Error), ("runtime.restored", Action::Error)];
+const OTHER_PODS: &[(&str, Action)] = &[("runtime.restored", Action::Error)];
 
 /// Another process dies while the operation goes on: where, who, and whether every run has it. From the hook on until
 /// the dump is done, CRIU, the runtime and the hook wait for each other; snapshots are taken by libzfs_core and have no

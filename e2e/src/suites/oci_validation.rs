@@ -29,18 +29,12 @@ const DEFAULT: &[&str] = &[
     "create",
     "default",
     "delete",
-    "hostname",
-    "kill",
-    "linux_devices",
-    "linux_ns_path",
     "linux_readonly_paths",
     "linux_sysctl",
     "mounts",
-    "poststop",
     "prestart",
     "process_capabilities",
     "process_user",
-    "start",
     "state",
 ];
 
