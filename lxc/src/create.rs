@@ -26,7 +26,7 @@ use crate::hooks::{self, Gate, Hooks};
 use crate::making::{Error, HIERARCHY, Programs, Request, answer, end, host, monitor_cgroup};
 use crate::plan::{self, Draft, Host};
 use crate::refusal::Refusal;
-use crate::state::{RESULT, START};
+use crate::state::{RESULT, START, began};
 use crate::sys::idmap;
 
 /// Makes it; answers the PID of its first process, which is a child of the nearest subreaper from then on.
@@ -185,7 +185,8 @@ fn launch(
     let path = request.path.display().to_string();
     let pid = || Client { path: &path, name: request.id }.init_pid();
     let passed = match gate.map(Gate::into_ours) {
-        Some(gate) => hooks::pass(gate, hooks, request.patience, pid).map(drop),
+        // liblxc answers only when its hooks are done.
+        Some(gate) => hooks::pass(gate, hooks, request.patience, || launcher.child()).map(drop),
         None => Ok(()),
     };
     let ready = passed.and_then(|()| wait(report, request.patience, dir));
@@ -216,6 +217,15 @@ fn wait(mut report: UnixStream, patience: Duration, dir: &Directory) -> Result<(
 struct Launcher(Child);
 
 impl Launcher {
+    /// The container's first process, which is a child of liblxc's, as long as that lives. One that has ended was needed to
+    /// enter a namespace.
+    fn child(&self) -> io::Result<u32> {
+        let pid = self.0.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let living = |child: &str| child.parse().ok().filter(|child| began(*child).is_some());
+        children.split_whitespace().rev().find_map(living).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     fn end(&mut self) {
         self.0.kill().ok();
         self.0.wait().ok();

@@ -127,7 +127,7 @@ pub(crate) fn pass(
         Some(Report::Failed { message, errno }) => return Err(Error::Inside { message, errno }),
         None => return Ok(false),
     }
-    let pid = host("ask liblxc for the first process of", "the container", pid())?;
+    let pid = host("find the first process of", "the container", pid())?;
     run_all(&hooks.create_runtime, pid)
         .map_err(|error| Error::Inside { message: error.to_string(), errno: error.source.raw_os_error() })?;
     host("let", "the container go on", gate.write_all(&pid.to_ne_bytes()))?;
