@@ -21,7 +21,7 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with = "detach")]
     pub(crate) keep: bool,
     /// Arguments in the place of the image's own command; its entrypoint stays
-    #[arg(last = true, value_name = "ARGUMENT", requires = "template")]
+    #[arg(last = true, value_name = "ARGUMENT", requires = "template", conflicts_with = "bundle")]
     pub(crate) arguments: Vec<String>,
 }
 
