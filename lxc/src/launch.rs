@@ -28,6 +28,14 @@ pub fn run(name: &str, path: &str, init: i32, arguments: &[String]) -> io::Resul
     }
 }
 
+/// Version of the liblxc that would be used.
+///
+/// # Errors
+/// When there is none.
+pub fn version() -> io::Result<String> {
+    Liblxc::open()?.version()
+}
+
 fn numbers(version: &str) -> Option<(u32, u32)> {
     let mut parts = version.split(['.', '-', '~']).map(str::parse);
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
