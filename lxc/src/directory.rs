@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Place};
 use crate::hooks::Hooks;
-use crate::making::{Error, HIERARCHY, Request, end, host, monitor_cgroup};
+use crate::making::{Error, HIERARCHY, Request, end, forget_pivot, host, monitor_cgroup};
 use crate::resources::{self, Setting};
 use crate::state::{self, Container, Record, began, boot};
 
@@ -86,6 +86,7 @@ pub fn clear_all(path: &Path) -> Result<Vec<String>, Error> {
             cleared.push(name);
         }
     }
+    forget_pivot();
     cleared.sort();
     Ok(cleared)
 }

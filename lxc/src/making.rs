@@ -126,9 +126,15 @@ pub(crate) fn monitor_cgroup(cgroup: &Path) -> PathBuf {
     name.into()
 }
 
+/// liblxc steps aside into this group when it takes a container back, and leaves it. In use it cannot be removed.
+pub(crate) fn forget_pivot() {
+    fs::remove_dir(Path::new(HIERARCHY).join("lxc.pivot")).ok();
+}
+
 /// Ends what may be there of a container that could not be made, by its cgroup below the root of the hierarchy: its
 /// processes outlive liblxc's. The first error is the one to report.
 pub(crate) fn end(cgroup: &Path) {
+    forget_pivot();
     for group in [cgroup.to_owned(), monitor_cgroup(cgroup)] {
         let group = Path::new(HIERARCHY).join(group);
         fs::write(group.join("cgroup.kill"), "1").ok();
