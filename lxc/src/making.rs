@@ -158,6 +158,10 @@ pub(crate) fn answer(container: &Container, program: &Path) -> Result<(), Error>
         .arg(record.pid.to_string())
         .arg(&record.cgroup)
         .arg(record.clone_flags.to_string())
+        // It outlives us: it keeps no directory busy, and who looks for processes of this call by its environment
+        // (cryopod looks for CRIU's so) must not find it.
+        .current_dir("/")
+        .env_clear()
         .stdin(OwnedFd::from(socket))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
