@@ -1,18 +1,21 @@
 //! The spec as `cryopod-init` carries it out: mounts, devices, paths, and the process.
 
-use std::path::{Component, Path, PathBuf};
+mod devices;
+mod mounts;
 
-use cryopod_init::options::{Bind, Options};
+use std::path::{Path, PathBuf};
+
+use cryopod_init::options::Bind;
 use cryopod_init::plan::{self, Files, Plan, What};
-use oci_spec::runtime::{
-    Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxPersonalityDomain, Mount,
-    Process, Spec,
-};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxPersonalityDomain, Process, Spec};
 
 use crate::capabilities;
 use crate::refusal::Refusal;
 use crate::rlimits;
 use crate::seccomp;
+use devices::{default_devices, device};
+use mounts::{absolute, place, propagation};
+pub use mounts::{bound, sources};
 
 /// linux/personality.h
 const PER_LINUX32: u64 = 8;
@@ -83,7 +86,7 @@ pub fn draft(spec: &Spec, host: &Host<'_>) -> Result<Draft, Error> {
     let mut by_liblxc = Vec::new();
     let mut mounts = Vec::new();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        let made = self::mount(index, mount, linux, host, &mut trees)?;
+        let made = mounts::mount(index, mount, linux, host, &mut trees)?;
         if made.what == What::Mounted {
             let kind = mount.typ().clone().unwrap_or_default();
             by_liblxc.push((made.destination.clone(), kind));
@@ -195,166 +198,6 @@ fn named(label: Option<&String>) -> bool {
     label.is_some_and(|label| !label.is_empty())
 }
 
-fn place(trees: &mut Vec<Tree>, tree: Tree) -> i32 {
-    trees.push(tree);
-    i32::try_from(trees.len() - 1).unwrap_or(i32::MAX)
-}
-
-fn mount(
-    index: usize,
-    wanted: &Mount,
-    linux: &Linux,
-    host: &Host<'_>,
-    trees: &mut Vec<Tree>,
-) -> Result<plan::Mount, Refusal> {
-    let field = |name: &str| format!("mounts[{index}].{name}");
-    let destination = absolute(wanted.destination());
-    let options = wanted.options().iter().flatten().map(String::as_str);
-    let options = Options::parse(options).map_err(|error| {
-        Refusal::of(field("options"), format!("has {:?}, which is not supported", error.0))
-    })?;
-    let ids = ids(wanted, options.idmap, linux).map_err(|why| Refusal::of(field("uidMappings"), why))?;
-    let kind = wanted.typ().as_deref().unwrap_or_default();
-    let what = match (kind, options.bind) {
-        (_, Some(reach)) => {
-            tree(wanted, reach, ids, host, trees).ok_or_else(|| Refusal::of(field("source"), "is missing"))?
-        }
-        ("bind", None) => tree(wanted, Bind::One, ids, host, trees)
-            .ok_or_else(|| Refusal::of(field("source"), "is missing"))?,
-        (_, None) if ids.is_some() => {
-            return Err(Refusal::of(field("uidMappings"), "is for bind mounts only"));
-        }
-        // The only ones that a user namespace cannot mount after the old root has gone.
-        ("proc" | "sysfs", None) => What::Mounted,
-        ("", None) => return Err(Refusal::of(field("type"), "is missing")),
-        (kind, None) => {
-            let source = wanted.source().as_ref().map(|source| source.display().to_string());
-            // What runc.v2 clients have always called it.
-            let fstype = if kind == "cgroup" { "cgroup2" } else { kind };
-            What::Filesystem { fstype: fstype.to_owned(), source: source.unwrap_or_else(|| kind.to_owned()) }
-        }
-    };
-    Ok(plan::Mount { destination, what, options })
-}
-
-fn tree(
-    wanted: &Mount,
-    reach: Bind,
-    ids: Option<Ids>,
-    host: &Host<'_>,
-    trees: &mut Vec<Tree>,
-) -> Option<What> {
-    let source = host.bundle.join(wanted.source().as_ref()?);
-    let directory = source.is_dir();
-    Some(What::Tree { fd: place(trees, Tree { source, reach, ids }), directory })
-}
-
-/// The mount's own mappings; with the option `idmap` and none of its own, the container's (runtime spec, "Linux mount options").
-fn ids(wanted: &Mount, option: Option<Bind>, linux: &Linux) -> Result<Option<Ids>, &'static str> {
-    let all = |mappings: Option<&Vec<LinuxIdMapping>>| -> Vec<(u32, u32, u32)> {
-        let each = mappings.into_iter().flatten();
-        each.map(|mapping| (mapping.container_id(), mapping.host_id(), mapping.size())).collect()
-    };
-    let own = (all(wanted.uid_mappings().as_ref()), all(wanted.gid_mappings().as_ref()));
-    let (users, groups) = match own {
-        (users, groups) if users.is_empty() && groups.is_empty() => {
-            if option.is_none() {
-                return Ok(None);
-            }
-            (all(linux.uid_mappings().as_ref()), all(linux.gid_mappings().as_ref()))
-        }
-        own => own,
-    };
-    if users.is_empty() || groups.is_empty() {
-        return Err("and gidMappings are needed both for a mount with other owners");
-    }
-    Ok(Some(Ids { users, groups, reach: option.unwrap_or(Bind::One) }))
-}
-
-/// In the container everything begins at its root, and `..` at the root is the root.
-fn absolute(path: &Path) -> PathBuf {
-    let mut absolute = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => absolute.push(name),
-            Component::ParentDir => {
-                absolute.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    absolute
-}
-
-/// Destinations of what the container gets of the host's tree, as the spec has them.
-#[must_use]
-pub fn bound(spec: &Spec) -> Vec<PathBuf> {
-    sources(spec, Path::new("/")).into_iter().map(|(destination, _)| destination).collect()
-}
-
-/// The same with their sources.
-#[must_use]
-pub fn sources(spec: &Spec, bundle: &Path) -> Vec<(PathBuf, PathBuf)> {
-    let bind = |mount: &&Mount| {
-        let options = mount.options().iter().flatten();
-        mount.typ().as_deref() == Some("bind")
-            || options.into_iter().any(|option| option == "bind" || option == "rbind")
-    };
-    let mounts = spec.mounts().iter().flatten().filter(bind);
-    mounts
-        .filter_map(|mount| Some((absolute(mount.destination()), bundle.join(mount.source().as_ref()?))))
-        .collect()
-}
-
-fn propagation(name: Option<&str>) -> Result<u64, Refusal> {
-    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(0) };
-    let parsed = Options::parse([name]).ok().map(|options| options.propagation).filter(|flags| *flags != 0);
-    parsed.ok_or_else(|| {
-        Refusal::of("linux.rootfsPropagation", format!("is {name:?}, which is no propagation"))
-    })
-}
-
-/// OCI runtime spec, "Default Devices"; `/dev/ptmx` is a link, `/dev/console` comes with a terminal.
-fn default_devices() -> Vec<plan::Device> {
-    let all = [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
-    let memory = all.into_iter().map(|(name, minor)| (name, 1, minor));
-    memory
-        .chain([("tty", 5, 0)])
-        .map(|(name, major, minor)| plan::Device {
-            path: Path::new("/dev").join(name),
-            mode: libc::S_IFCHR | 0o666,
-            major,
-            minor,
-            uid: 0,
-            gid: 0,
-            fd: None,
-        })
-        .collect()
-}
-
-fn device(index: usize, wanted: &LinuxDevice) -> Result<plan::Device, Refusal> {
-    let field = |name: &str| format!("linux.devices[{index}].{name}");
-    let kind = match wanted.typ() {
-        LinuxDeviceType::C | LinuxDeviceType::U => libc::S_IFCHR,
-        LinuxDeviceType::B => libc::S_IFBLK,
-        LinuxDeviceType::P => libc::S_IFIFO,
-        LinuxDeviceType::A => return Err(Refusal::of(field("type"), "is \"a\", which is no node")),
-    };
-    let number = |name: &str, number: i64| {
-        u32::try_from(number)
-            .map_err(|_| Refusal::of(field(name), format!("is {number}, which is no device number")))
-    };
-    Ok(plan::Device {
-        path: absolute(wanted.path()),
-        mode: kind | (wanted.file_mode().unwrap_or(0o666) & 0o7777),
-        major: number("major", wanted.major())?,
-        minor: number("minor", wanted.minor())?,
-        uid: wanted.uid().unwrap_or(0),
-        gid: wanted.gid().unwrap_or(0),
-        fd: None,
-    })
-}
-
 /// A process of a container, the first or a further one; `field` is where it stands. Its filter and its terminal come from
 /// elsewhere.
 ///
@@ -399,131 +242,4 @@ pub fn process(wanted: &Process, host: &Host<'_>, field: &str) -> Result<plan::P
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    /// A spec as small as possible, with some fields replaced.
-    fn spec(change: impl FnOnce(&mut Value)) -> Spec {
-        let mut spec = json!({
-            "ociVersion": "1.2.0",
-            "root": { "path": "rootfs", "readonly": true },
-            "hostname": "pod",
-            "process": { "user": { "uid": 5, "gid": 6 }, "args": ["a", "b c"], "cwd": "/srv", "env": ["A=1"] },
-            "mounts": [
-                { "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid"] },
-                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"] },
-                { "destination": "/etc/hosts", "source": "hosts", "type": "bind", "options": ["rbind", "ro"] },
-                { "destination": "sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] }
-            ],
-            "linux": { "namespaces": [{ "type": "pid" }, { "type": "uts" }, { "type": "mount" }] }
-        });
-        change(&mut spec);
-        serde_json::from_value(spec).unwrap()
-    }
-
-    fn made(change: impl FnOnce(&mut Value)) -> Result<Draft, Error> {
-        draft(&spec(change), &Host { bundle: Path::new("/bundle"), capabilities: u64::MAX })
-    }
-
-    #[test]
-    fn a_pods_container() {
-        let Draft { plan, trees, by_liblxc } = made(|_| ()).unwrap();
-        assert_eq!(plan.process.args, ["a", "b c"]);
-        assert_eq!((plan.process.user.uid, plan.hostname.as_deref()), (5, Some("pod")));
-        assert!(plan.files.own_dev && plan.files.readonly_root && !plan.files.bind_devices);
-        assert_eq!(plan.files.devices.len(), 6);
-        assert_eq!(trees, [Tree { source: "/bundle/hosts".into(), reach: Bind::Recursive, ids: None }]);
-        let dev = (PathBuf::from("/dev"), "tmpfs".to_owned());
-        assert_eq!(by_liblxc, [(PathBuf::from("/proc"), "proc".to_owned()), dev]);
-        assert_eq!(plan.files.temporary, [PathBuf::from("/dev")]);
-        let cgroup = plan.files.mounts.last().unwrap();
-        assert_eq!(cgroup.destination, Path::new("/sys/fs/cgroup"));
-        assert_eq!(cgroup.what, What::Filesystem { fstype: "cgroup2".into(), source: "cgroup".into() });
-    }
-
-    #[test]
-    fn a_host_name_needs_a_namespace_of_its_own() {
-        let shared = made(|spec| spec["linux"]["namespaces"][1]["path"] = json!("/proc/7/ns/uts")).unwrap();
-        assert_eq!(shared.plan.hostname, None);
-    }
-
-    #[test]
-    fn a_personality_is_a_number() {
-        let of = |domain: &str| {
-            made(|spec| spec["linux"]["personality"] = json!({ "domain": domain }))
-                .unwrap()
-                .plan
-                .process
-                .personality
-        };
-        assert_eq!((of("LINUX"), of("LINUX32")), (Some(0), Some(8)));
-        assert_eq!(made(|_| ()).unwrap().plan.process.personality, None);
-    }
-
-    #[test]
-    fn in_a_user_namespace_devices_are_the_hosts() {
-        let devices =
-            json!([{ "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 420 }]);
-        let plain = made(|spec| spec["linux"]["devices"] = devices.clone()).unwrap();
-        let fuse = plain.plan.files.devices.last().unwrap();
-        assert_eq!((fuse.mode, fuse.major, fuse.fd), (libc::S_IFCHR | 0o644, 10, None));
-        let mapped = made(|spec| {
-            spec["linux"]["devices"] = devices;
-            spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
-        })
-        .unwrap();
-        let fuse = mapped.plan.files.devices.last().unwrap();
-        let tree = mapped.trees.get(usize::try_from(fuse.fd.unwrap()).unwrap()).unwrap();
-        assert_eq!(tree.source, Path::new("/dev/fuse"));
-        assert!(mapped.plan.files.bind_devices);
-    }
-
-    #[test]
-    fn owners_are_the_mounts_own_or_the_containers() {
-        let ids = |change: &dyn Fn(&mut Value)| {
-            let draft = made(|spec| {
-                spec["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 7, "size": 9 }]);
-                spec["linux"]["gidMappings"] = json!([{ "containerID": 0, "hostID": 8, "size": 9 }]);
-                change(&mut spec["mounts"][2]);
-            });
-            draft.map(|draft| draft.trees.into_iter().next().unwrap().ids)
-        };
-        assert_eq!(ids(&|_| ()).unwrap(), None);
-        let container = ids(&|mount| mount["options"] = json!(["rbind", "ridmap"])).unwrap().unwrap();
-        assert_eq!((container.users, container.reach), (vec![(0, 7, 9)], Bind::Recursive));
-        let own = json!([{ "containerID": 1, "hostID": 2, "size": 3 }]);
-        let of_mount = ids(&|mount| {
-            mount["uidMappings"] = own.clone();
-            mount["gidMappings"] = own.clone();
-        });
-        assert_eq!(of_mount.unwrap().unwrap().groups, [(1, 2, 3)]);
-        let half = ids(&|mount| mount["uidMappings"] = own.clone()).unwrap_err().to_string();
-        assert!(half.starts_with("mounts[2].uidMappings"), "{half}");
-    }
-
-    #[test]
-    fn no_path_leads_out_of_the_container() {
-        let draft = made(|spec| spec["mounts"][1]["destination"] = json!("/a/../../../b/./c")).unwrap();
-        assert_eq!(draft.plan.files.mounts.get(1).unwrap().destination, Path::new("/b/c"));
-    }
-
-    #[test]
-    fn what_cannot_be_had_is_refused_by_the_name_of_its_field() {
-        let refused = |field: &str, change: &dyn Fn(&mut Value)| {
-            let error = made(change).unwrap_err().to_string();
-            assert!(error.starts_with(field), "{error}");
-        };
-        refused("linux.intelRdt", &|spec| spec["linux"]["intelRdt"] = json!({ "closID": "x" }));
-        refused("process.selinuxLabel", &|spec| spec["process"]["selinuxLabel"] = json!("a:b:c"));
-        refused("mounts[0].options", &|spec| spec["mounts"][0]["options"] = json!(["remount"]));
-        refused("mounts[2].source", &|spec| spec["mounts"][2]["source"] = Value::Null);
-        refused("mounts[1].type", &|spec| spec["mounts"][1]["type"] = Value::Null);
-        refused("linux.rootfsPropagation", &|spec| spec["linux"]["rootfsPropagation"] = json!("much"));
-        refused("process.cwd", &|spec| spec["process"]["cwd"] = json!("srv"));
-        refused("process is missing", &|spec| spec["process"] = Value::Null);
-        let device = json!([{ "path": "/dev/x", "type": "c", "major": -1, "minor": 0 }]);
-        refused("linux.devices[0].major", &|spec| spec["linux"]["devices"] = device.clone());
-    }
-}
+mod tests;
