@@ -52,6 +52,10 @@ impl Drop for Podman {
         if let Err(e) = self.ok(&["system", "reset", "--force"]) {
             eprintln!("clean-up: {e}");
         }
+        // conmon's groups, which podman makes once and leaves; those in use stay.
+        for group in ["libpod_parent/conmon", "libpod_parent"] {
+            std::fs::remove_dir(std::path::Path::new("/sys/fs/cgroup").join(group)).ok();
+        }
     }
 }
 
