@@ -28,6 +28,7 @@ const OURS: &str = "/usr/local/bin/cryopod-lxc";
 const DEFAULT: &[&str] = &[
     "create",
     "default",
+    "delete",
     "linux_readonly_paths",
     "linux_sysctl",
     "mounts",
