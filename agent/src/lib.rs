@@ -1,0 +1,3 @@
+//! cryopod in Kubernetes: the types of its objects, and what the agent of a node does with them.
+
+pub mod api;
