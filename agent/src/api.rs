@@ -32,6 +32,8 @@ pub const FINALIZER: &str = "cryopod.dev/podcheckpoint-protection";
 pub const RESTORE_FROM: &str = "cryopod.dev/restore-from";
 /// Label of a pod: the `PodRestore` that made it.
 pub const RESTORED_BY: &str = "cryopod.dev/podrestore";
+/// Annotation of a pod: UID of that restore, since a name may come again.
+pub const RESTORED_BY_UID: &str = "cryopod.dev/podrestore-uid";
 /// Label of a checkpoint: the schedule that made it.
 pub const SCHEDULED_BY: &str = "cryopod.dev/schedule";
 /// Annotation of a checkpoint: any value but `false` keeps schedules and time limits from deleting it.

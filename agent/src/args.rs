@@ -1,5 +1,8 @@
 //! The command line of the agent.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 /// cryopod's agent: one on each node of a Kubernetes cluster.
 #[derive(Debug, clap::Parser)]
 #[command(name = "cryopod-agent", version, about)]
@@ -10,6 +13,27 @@ pub(crate) struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
+    /// Take checkpoints of this node's pods for the cluster's objects, and serve metrics.
+    Run(RunArgs),
     /// Print the custom resource definitions as YAML.
     Crds,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// Name of this node in the cluster; the host's name if not given.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub(crate) node_name: Option<String>,
+    /// Address of /metrics, /healthz and /readyz.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9464", env = "CRYOPOD_LISTEN")]
+    pub(crate) listen: SocketAddr,
+    /// How to reach the cluster; without it, the service account of the pod that it runs in, else metrics and recovery only.
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Namespace of the lease by which one agent leads.
+    #[arg(long, value_name = "NAMESPACE", default_value = "cryopod-system", env = "POD_NAMESPACE")]
+    pub(crate) namespace: String,
+    /// Configuration file of cryopod instead of /etc/cryopod/config.toml and conf.d.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }

@@ -1,3 +1,17 @@
 //! cryopod in Kubernetes: the types of its objects, and what the agent of a node does with them.
+//!
+//! Each controller is a pure `plan` – from what is seen to the next step – and a thin edge that does the step. The leader
+//! among the agents does what belongs to no node: restores, schedules, and judging checkpoints that no agent takes.
 
 pub mod api;
+pub mod checkpoint;
+pub mod context;
+pub mod leader;
+pub mod metrics;
+pub mod node;
+pub mod orphans;
+pub mod restore;
+pub mod run;
+pub mod serve;
+pub mod size;
+pub mod template;

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::Digest;
 
 /// Longest checkpoint id: it is a dataset component below `<root>/checkpoints`, part of snapshot names, and a
 /// Kubernetes label value (63).
@@ -26,6 +27,12 @@ pub enum NameError {
         "'{0}' is no checkpoint id: 1 to {MAX_ID} characters a-z, 0-9, '-', beginning and ending with a letter or digit"
     )]
     Id(String),
+    /// What a pod is restored from.
+    #[error(
+        "'{0}' names no checkpoint: it is the name of a PodCheckpoint in the pod's namespace, or an id of \
+         `cryopod checkpoints list`"
+    )]
+    Reference(String),
     /// Member or disk name.
     #[error(
         "'{0}' is no usable name: 1 to {MAX_NAME} characters A-Z, a-z, 0-9, '_', '.', '-', beginning with a letter or \
@@ -55,9 +62,70 @@ impl CheckpointId {
         Self(format!("{slug}-{}-{random:04x}", now.strftime("%Y%m%d-%H%M%S")))
     }
 
+    /// The id of the checkpoint that a Kubernetes object of this namespace and name stands for: the same for all time, so
+    /// that an agent that was killed finds again what it has begun, and a pod finds what it is restored from by the
+    /// object's name. `<name>-<8 hexadecimal digits of SHA-256(namespace/name)>`.
+    pub fn of_object(namespace: &str, name: &str) -> Self {
+        let hash = sha2::Sha256::digest(format!("{namespace}/{name}"));
+        let mut slug: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+            .take(MAX_ID - 9)
+            .collect();
+        slug = slug.trim_matches('-').to_owned();
+        if slug.is_empty() {
+            "checkpoint".clone_into(&mut slug);
+        }
+        let digits: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        Self(format!("{slug}-{digits}"))
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// How a pod says what it is restored from: the name of a Kubernetes object in its namespace, or an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference(String);
+
+/// Longest name of a Kubernetes object.
+const MAX_OBJECT: usize = 253;
+
+impl Reference {
+    /// The ids that it may mean to a pod of this namespace (empty outside of Kubernetes), the likelier one first.
+    pub fn candidates(&self, namespace: &str) -> Vec<CheckpointId> {
+        let object = (!namespace.is_empty()).then(|| CheckpointId::of_object(namespace, &self.0));
+        object.into_iter().chain(self.0.parse().ok()).collect()
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<CheckpointId> for Reference {
+    fn from(id: CheckpointId) -> Self {
+        Self(id.0)
+    }
+}
+
+impl FromStr for Reference {
+    type Err = NameError;
+
+    /// Names of objects are made like ids, may be longer, and may have dots (RFC 1123).
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let fine = |label: &str| {
+            let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+            label.bytes().all(inner) && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+        };
+        if text.len() <= MAX_OBJECT && text.split('.').all(fine) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NameError::Reference(shown(text)))
+        }
     }
 }
 
@@ -135,7 +203,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_object_has_one_id_and_a_pod_of_another_namespace_does_not_find_it() {
+        let id = CheckpointId::of_object("default", "web");
+        assert_eq!(id.as_str(), "web-82b3ade9");
+        assert_ne!(id, CheckpointId::of_object("other", "web"));
+        let web: Reference = "web".parse().unwrap();
+        assert_eq!(web.candidates("default"), [id, "web".parse().unwrap()]);
+        assert_eq!(web.candidates(""), ["web".parse().unwrap()], "outside of Kubernetes there are no objects");
+        let dotted: Reference = "web.v1.2".parse().unwrap();
+        assert_eq!(dotted.candidates("default"), [CheckpointId::of_object("default", "web.v1.2")]);
+        for bad in ["", "..", "a/b", "a..b", "-a", "a.", "A", "a b", &"x".repeat(254)] {
+            assert!(bad.parse::<Reference>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn every_object_has_a_valid_id(namespace in ".{0,80}", name in ".{0,300}") {
+            let id = CheckpointId::of_object(&namespace, &name);
+            prop_assert_eq!(id.as_str().parse::<CheckpointId>(), Ok(id.clone()));
+        }
+
         #[test]
         fn every_generated_id_parses(name in ".{0,80}") {
             let id = CheckpointId::generate(&name, Timestamp::UNIX_EPOCH);

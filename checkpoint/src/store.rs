@@ -34,7 +34,7 @@ use cryopod_zfs::SnapshotName;
 use serde::Serialize;
 
 use crate::digest::Sha256;
-use crate::id::CheckpointId;
+use crate::id::{CheckpointId, Reference};
 use crate::info::CheckpointInfo;
 use crate::journal::PlannedSnapshot;
 use crate::lock::{Locks, Share};
@@ -180,6 +180,24 @@ impl Store {
             Self::Dir(store) => store.info(id)?,
         };
         info.ok_or_else(|| self.not_found(id))
+    }
+
+    /// The committed checkpoint that a pod of this Kubernetes namespace (empty outside of it) means.
+    ///
+    /// # Errors
+    /// As [`Store::info`]; where there is none, the error names what the pod wrote.
+    pub fn find(
+        &self,
+        reference: &Reference,
+        namespace: &str,
+        limits: &Limits,
+    ) -> Result<CheckpointId, StoreError> {
+        for id in reference.candidates(namespace) {
+            if self.committed(&id, limits)?.is_some() {
+                return Ok(id);
+            }
+        }
+        Err(StoreError::NotHere { reference: reference.as_str().to_owned(), store: self.place() })
     }
 
     /// Its manifest.

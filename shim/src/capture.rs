@@ -111,6 +111,19 @@ pub enum DoorError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// A pod asks for the memory of another namespace's.
+    #[error(
+        "checkpoint {checkpoint} is of a pod in namespace {theirs}; a pod in {ours} cannot be restored from it: make the pod in \
+         {theirs}"
+    )]
+    Foreign {
+        /// Its id.
+        checkpoint: String,
+        /// Namespace of the captured pod.
+        theirs: String,
+        /// Namespace of the new one.
+        ours: String,
+    },
     /// A checkpoint without memory, where memory is asked for.
     #[error("checkpoint {0} has no memory images")]
     NoMemory(String),
@@ -142,6 +155,7 @@ impl Failure for DoorError {
             | DoorError::StoreRoot(_)
             | DoorError::Name(_)
             | DoorError::Choice { .. } => Kind::InvalidArgument,
+            DoorError::Foreign { .. } => Kind::PermissionDenied,
             DoorError::NoZfs(_) => Kind::Unavailable,
             DoorError::Store(error) => error.kind(),
             DoorError::Journal(error) => error.kind(),

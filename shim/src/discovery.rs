@@ -119,6 +119,17 @@ pub fn list() -> io::Result<Vec<Shim>> {
 }
 
 fn list_in(dir: &Path) -> io::Result<Vec<Shim>> {
+    let mut shims = files(dir)?;
+    shims.retain(|shim| UnixStream::connect(&shim.socket).is_ok());
+    Ok(shims)
+}
+
+/// What the files of a directory name, in the order of the pods' ids, shims that were killed included. Connects to
+/// nobody.
+///
+/// # Errors
+/// When the directory is there but cannot be read.
+pub fn files(dir: &Path) -> io::Result<Vec<Shim>> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -128,7 +139,7 @@ fn list_in(dir: &Path) -> io::Result<Vec<Shim>> {
         .flatten()
         .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
         .filter_map(|entry| serde_json::from_slice(&std::fs::read(entry.path()).ok()?).ok())
-        .filter(|shim: &Shim| shim.version == VERSION && UnixStream::connect(&shim.socket).is_ok())
+        .filter(|shim: &Shim| shim.version == VERSION)
         .collect();
     shims.sort_by(|a, b| a.pod.id.cmp(&b.pod.id));
     Ok(shims)

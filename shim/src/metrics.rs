@@ -38,6 +38,10 @@ pub async fn render(pod: &Pod) -> Result<String, TaskError> {
         events.waiting as u64,
     );
     let containers = pod.all();
+    text.head("cryopod_pod_info", "gauge", "What runs the pod.");
+    if let Some(container) = containers.last() {
+        text.info("cryopod_pod_info", "backend", container.chosen.backend.name());
+    }
     text.head("cryopod_container_running", "gauge", "Whether the container runs.");
     for container in &containers {
         let summary = container.summary();
@@ -71,6 +75,10 @@ impl Text {
     fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
         self.head(name, kind, help);
         writeln!(self.text, "{name}{{{}}} {value}", self.labels).ok();
+    }
+
+    fn info(&mut self, name: &str, label: &str, value: &str) {
+        writeln!(self.text, "{name}{{{},{label}=\"{}\"}} 1", self.labels, escape(value)).ok();
     }
 
     fn line(&mut self, name: &str, container: &str, value: impl std::fmt::Display) {

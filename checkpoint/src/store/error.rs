@@ -25,6 +25,17 @@ pub enum StoreError {
         /// Where it was looked for.
         store: String,
     },
+    /// There is none that a pod can mean.
+    #[error(
+        "there is no checkpoint {reference} in {store}: a pod can only be restored on the node that has the checkpoint, which \
+         .status.nodeName of its PodCheckpoint names; `cryopod checkpoints list` shows what this node has"
+    )]
+    NotHere {
+        /// What the pod wrote.
+        reference: String,
+        /// Where it was looked for.
+        store: String,
+    },
     /// There is one already.
     #[error("checkpoint {id} exists already in {store}")]
     Exists {
@@ -154,7 +165,7 @@ impl StoreError {
     /// How a caller should react.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NotFound { .. } => Kind::NotFound,
+            Self::NotFound { .. } | Self::NotHere { .. } => Kind::NotFound,
             Self::Exists { .. } => Kind::AlreadyExists,
             Self::NoPool { .. } | Self::NotOurs { .. } | Self::Foreign { .. } => Kind::FailedPrecondition,
             Self::InUse { .. } => Kind::Unavailable,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cryopod_checkpoint::fault;
-use cryopod_checkpoint::id::CheckpointId;
+use cryopod_checkpoint::id::{CheckpointId, Reference};
 use cryopod_checkpoint::lock::Share;
 use cryopod_checkpoint::manifest::Manifest;
 use cryopod_checkpoint::restore::{self, LiveRootfs, LiveVolume, PlaceRequest, Replacement, RootfsPlacement};
@@ -30,12 +30,14 @@ pub enum Wish {
     /// CRIU images in a directory, by `CreateTaskRequest.checkpoint`; its root is already what it has to be.
     Images(PathBuf),
     /// A checkpoint of the store, by annotation.
-    Checkpoint(CheckpointId),
+    Checkpoint(Reference),
 }
 
 /// How a container is to come to life, and on which root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
+    /// The checkpoint.
+    pub checkpoint: CheckpointId,
     /// Memory images; `None` to start afresh.
     pub images: Option<PathBuf>,
     /// Who comes back with it.
@@ -58,7 +60,7 @@ pub fn wish(marks: &Marks, brief: &Brief, id: &str) -> Result<Option<Wish>, Door
     let Some(from) = brief.annotation(annotation::RESTORE_FROM).filter(|_| !brief.is_sandbox()) else {
         return Ok(None);
     };
-    let checkpoint: CheckpointId = from.parse()?;
+    let checkpoint: Reference = from.parse()?;
     let always = match brief.annotation(annotation::RESTORE_POLICY).unwrap_or("once") {
         "once" => false,
         "always" => true,
@@ -96,14 +98,15 @@ pub struct Newcomer<'a> {
     pub neighbours: &'a [PathBuf],
 }
 
-/// Places `checkpoint` for a new container.
+/// Places the checkpoint that the pod names for a new container. A pod of Kubernetes is given none of another namespace:
+/// whoever may make pods in one namespace may not for that reason read the memory of those in another.
 ///
 /// # Errors
 /// See [`DoorError`]; then the root that was given is as it was.
 pub fn place(
     node: &Node,
     marks: &Marks,
-    checkpoint: &CheckpointId,
+    wanted: &Reference,
     new: &Newcomer<'_>,
     limits: &Limits,
 ) -> Result<Prepared, DoorError> {
@@ -111,13 +114,24 @@ pub fn place(
     let Newcomer { id, bundle, given, .. } = *new;
     let spec = Spec::of_bundle(bundle).map_err(cryopod_runtime::error::Error::from)?;
     let name = spec.name(id);
+    let namespace = new.brief.pod(id).namespace;
+    let checkpoint = &node.store.find(wanted, &namespace, limits)?;
     let manifest = node.store.manifest(checkpoint, limits)?;
+    let theirs = &manifest.pod.namespace;
+    if !namespace.is_empty() && !theirs.is_empty() && *theirs != namespace {
+        return Err(DoorError::Foreign {
+            checkpoint: checkpoint.to_string(),
+            theirs: theirs.clone(),
+            ours: namespace,
+        });
+    }
     let members = manifest.members.iter().filter(|member| member.memory.is_some());
     let company = Company {
         members: members.map(|member| member.member.name.clone()).collect(),
         patience: Duration::from_secs(node.config.checkpoint.together_timeout.0),
     };
     let fresh = Prepared {
+        checkpoint: checkpoint.clone(),
         images: None,
         company,
         mounts: given.to_vec(),

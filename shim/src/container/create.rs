@@ -196,7 +196,7 @@ impl Container {
         {
             let mut inner = self.inner();
             inner.bundle_state.placed = placed.own_root;
-            inner.placed_from = Some(checkpoint.to_string());
+            inner.placed_from = Some(placed.checkpoint.to_string());
             inner.reading = placed.reading;
         }
         self.mount(&placed.mounts)?;
@@ -206,7 +206,7 @@ impl Container {
                 images,
                 work,
                 tcp: placed.tcp,
-                from: checkpoint.to_string(),
+                from: placed.checkpoint.to_string(),
                 company: placed.company,
             },
             None => Launch::Fresh,

@@ -101,6 +101,35 @@ pub struct Client {
     control: ControlClient,
 }
 
+/// A connection to one shim, for programs that run tokio themselves and ask often.
+pub struct Asking(ControlClient);
+
+impl std::fmt::Debug for Asking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Asking")
+    }
+}
+
+impl Asking {
+    /// Connects to the socket that [`crate::discovery`] names.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
+        let failed = |source| ClientError::Connect { socket: socket.to_owned(), source };
+        let stream = tokio::net::UnixStream::connect(socket).await.map_err(failed)?;
+        Ok(Self(ControlClient::new(ttrpc::asynchronous::Client::new(Socket::from(stream)))))
+    }
+
+    /// Counters in Prometheus text form.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        Ok(self.0.metrics(quick(), &api::MetricsRequest::new()).await?.text)
+    }
+}
+
 fn quick() -> Context {
     context::with_duration(QUICK)
 }

@@ -1,0 +1,151 @@
+//! What the agent counts itself.
+
+mod histogram;
+pub mod scrape;
+mod text;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::node::Stored;
+use histogram::Histogram;
+pub use text::Text;
+
+/// Seconds; a freeze is tens of milliseconds to some seconds.
+const FREEZE: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Seconds; an operation is a second to some minutes.
+const OPERATION: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+/// Bytes; 1 MiB to 64 GiB.
+const SIZE: &[f64] = &[
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+    268_435_456.0,
+    1_073_741_824.0,
+    4_294_967_296.0,
+    17_179_869_184.0,
+    68_719_476_736.0,
+];
+
+/// Counters and histograms since the agent's start.
+#[derive(Debug)]
+pub struct Metrics(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// By operation (`checkpoint`, `restore`), result and reason.
+    operations: BTreeMap<(&'static str, &'static str, String), u64>,
+    checkpoint_seconds: Histogram,
+    freeze_seconds: Histogram,
+    checkpoint_bytes: Histogram,
+    restore_seconds: Histogram,
+    recover_failures: u64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self(Mutex::new(Inner {
+            operations: BTreeMap::new(),
+            checkpoint_seconds: Histogram::new(OPERATION),
+            freeze_seconds: Histogram::new(FREEZE),
+            checkpoint_bytes: Histogram::new(SIZE),
+            restore_seconds: Histogram::new(OPERATION),
+            recover_failures: 0,
+        }))
+    }
+}
+
+impl Metrics {
+    fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// A checkpoint was committed.
+    pub fn captured(&self, stored: &Stored) {
+        self.with(|inner| {
+            *inner.operations.entry(("checkpoint", "success", String::new())).or_default() += 1;
+            inner.checkpoint_seconds.observe(stored.total.as_secs_f64());
+            inner.freeze_seconds.observe(stored.freeze.as_secs_f64());
+            inner.checkpoint_bytes.observe(stored.memory_bytes.saturating_add(stored.disk_bytes) as f64);
+        });
+    }
+
+    /// A checkpoint was not taken.
+    pub fn capture_failed(&self, reason: &str) {
+        self.with(|inner| {
+            *inner.operations.entry(("checkpoint", "failure", reason.to_owned())).or_default() += 1;
+        });
+    }
+
+    /// All pods of a restore run.
+    pub fn restored(&self, time: Duration) {
+        self.with(|inner| {
+            *inner.operations.entry(("restore", "success", String::new())).or_default() += 1;
+            inner.restore_seconds.observe(time.as_secs_f64());
+        });
+    }
+
+    /// A restore did not succeed.
+    pub fn restore_failed(&self, reason: &str) {
+        self.with(|inner| {
+            *inner.operations.entry(("restore", "failure", reason.to_owned())).or_default() += 1;
+        });
+    }
+
+    /// Something that a crash left could not be put right.
+    pub fn recover_failed(&self, count: u64) {
+        self.with(|inner| inner.recover_failures += count);
+    }
+
+    /// All of it.
+    pub fn render(&self, text: &mut Text) {
+        self.with(|inner| {
+            for (operation, name, help) in [
+                (
+                    "checkpoint",
+                    "cryopod_checkpoint_operations_total",
+                    "Checkpoints taken or tried for objects, by result and reason.",
+                ),
+                ("restore", "cryopod_restore_operations_total", "Restores by objects, by result and reason."),
+            ] {
+                text.head(name, "counter", help);
+                let of_this = inner.operations.iter().filter(|((of, ..), _)| *of == operation);
+                for ((_, result, reason), count) in of_this {
+                    text.line(name, &[("result", result), ("reason", reason)], *count as f64);
+                }
+            }
+            for (name, help, histogram) in [
+                (
+                    "cryopod_checkpoint_duration_seconds",
+                    "From the request to the commit.",
+                    &inner.checkpoint_seconds,
+                ),
+                (
+                    "cryopod_checkpoint_freeze_seconds",
+                    "Time in which no task of the pod ran.",
+                    &inner.freeze_seconds,
+                ),
+                (
+                    "cryopod_checkpoint_size_bytes",
+                    "Memory and disks of a checkpoint.",
+                    &inner.checkpoint_bytes,
+                ),
+                (
+                    "cryopod_restore_duration_seconds",
+                    "From the first pod made to the last one running.",
+                    &inner.restore_seconds,
+                ),
+            ] {
+                histogram.render(text, name, help);
+            }
+            text.head(
+                "cryopod_recover_failures_total",
+                "counter",
+                "Leftovers of a crash that could not be put right.",
+            );
+            text.line("cryopod_recover_failures_total", &[], inner.recover_failures as f64);
+        });
+    }
+}
