@@ -36,6 +36,14 @@ pub const RESTORED_BY: &str = "cryopod.dev/podrestore";
 pub const RESTORED_BY_UID: &str = "cryopod.dev/podrestore-uid";
 /// Label of a checkpoint: the schedule that made it.
 pub const SCHEDULED_BY: &str = "cryopod.dev/schedule";
+/// Annotation of a checkpoint: what retention counts together when its pod is gone, e.g. the name of the Deployment.
+pub const SERIES: &str = "cryopod.dev/series";
+/// Annotation of a checkpoint that was taken for a drain: when its node was cordoned.
+pub const DRAIN: &str = "cryopod.dev/drain";
+/// Label of a pod: it may be evicted although a schedule with the trigger NodeDrain selects it.
+pub const EVICTABLE: &str = "cryopod.dev/evictable";
+/// Annotation of a node: when it was seen cordoned.
+pub const CORDONED: &str = "cryopod.dev/cordoned-at";
 /// Annotation of a checkpoint: any value but `false` keeps schedules and time limits from deleting it.
 pub const HOLD: &str = "cryopod.dev/hold";
 

@@ -12,6 +12,7 @@ pub mod node;
 pub mod orphans;
 pub mod restore;
 pub mod run;
+pub mod schedule;
 pub mod serve;
 pub mod size;
 pub mod template;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::node::Stored;
 use histogram::Histogram;
 pub use text::Text;
@@ -42,6 +44,8 @@ struct Inner {
     checkpoint_bytes: Histogram,
     restore_seconds: Histogram,
     recover_failures: u64,
+    /// By namespace and name: last success and next time; known to the leader.
+    schedules: BTreeMap<(String, String), (Option<Timestamp>, Option<Timestamp>)>,
 }
 
 impl Default for Metrics {
@@ -53,6 +57,7 @@ impl Default for Metrics {
             checkpoint_bytes: Histogram::new(SIZE),
             restore_seconds: Histogram::new(OPERATION),
             recover_failures: 0,
+            schedules: BTreeMap::new(),
         }))
     }
 }
@@ -97,6 +102,17 @@ impl Metrics {
     /// Something that a crash left could not be put right.
     pub fn recover_failed(&self, count: u64) {
         self.with(|inner| inner.recover_failures += count);
+    }
+
+    /// How a schedule stands.
+    pub fn schedule(&self, namespace: &str, name: &str, last: Option<Timestamp>, next: Option<Timestamp>) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.with(|inner| inner.schedules.insert(key, (last, next)));
+    }
+
+    /// Of the schedules that are known only these are left; none when another agent leads.
+    pub fn keep_schedules(&self, is_there: impl Fn(&str, &str) -> bool) {
+        self.with(|inner| inner.schedules.retain(|(namespace, name), _| is_there(namespace, name)));
     }
 
     /// All of it.

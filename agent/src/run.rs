@@ -24,7 +24,7 @@ use crate::metrics::scrape::Scraper;
 use crate::metrics::{Metrics, Text};
 use crate::node::{LocalNode, NodeWork};
 use crate::serve::{self, Source};
-use crate::{checkpoint, orphans, restore};
+use crate::{checkpoint, orphans, restore, schedule};
 
 /// How old the look at the store may be that a scrape shows; a `zfs list` of a thousand datasets is tens of milliseconds.
 const STORE_AGE: Duration = Duration::from_secs(60);
@@ -106,7 +106,11 @@ pub async fn run(settings: Settings, client: Option<Client>) -> Result<(), RunEr
 
 /// What the leader does; dropped when it leads no more.
 async fn lead(context: Arc<Context>) {
-    tokio::join!(orphans::run(Arc::clone(&context)), restore::run(context));
+    tokio::join!(
+        orphans::run(Arc::clone(&context)),
+        restore::run(Arc::clone(&context)),
+        schedule::run(context)
+    );
 }
 
 async fn ended() {

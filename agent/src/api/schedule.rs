@@ -86,6 +86,9 @@ pub struct CheckpointScheduleSpec {
     /// Which checkpoints of this schedule are kept.
     #[serde(default)]
     pub retention: Retention,
+    /// What happens to a drain when a checkpoint that it waits for fails.
+    #[serde(default)]
+    pub drain_failure_policy: DrainFailurePolicy,
     /// What each checkpoint is like.
     #[serde(default)]
     pub checkpoint: CheckpointTemplate,
@@ -118,6 +121,16 @@ pub enum Trigger {
     Cron,
     /// The pod's node is cordoned: its pods are captured, and only then may they be evicted.
     NodeDrain,
+}
+
+/// What happens to a drain when a checkpoint that it waits for fails.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DrainFailurePolicy {
+    /// The pod stays until somebody decides: by the label `cryopod.dev/evictable`, or by another checkpoint.
+    #[default]
+    Block,
+    /// The pod may be evicted without a checkpoint.
+    Evict,
 }
 
 /// The part of a checkpoint's spec that is the same for all of a schedule.
@@ -155,9 +168,9 @@ pub struct CheckpointScheduleStatus {
     /// The last value of `runNow` that was acted upon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run_now: Option<String>,
-    /// The run that goes on; empty when all its checkpoints are made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub current_run: Option<Run>,
+    /// Runs that go on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<Run>,
     /// Checkpoints that are being taken.
     #[serde(default)]
     pub active: i32,
