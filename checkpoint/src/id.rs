@@ -210,7 +210,11 @@ mod tests {
         assert_ne!(id, CheckpointId::of_object("other", "web"));
         let web: Reference = "web".parse().unwrap();
         assert_eq!(web.candidates("default"), [id, "web".parse().unwrap()]);
-        assert_eq!(web.candidates(""), ["web".parse().unwrap()], "outside of Kubernetes there are no objects");
+        assert_eq!(
+            web.candidates(""),
+            ["web".parse().unwrap()],
+            "outside of Kubernetes there are no objects"
+        );
         let dotted: Reference = "web.v1.2".parse().unwrap();
         assert_eq!(dotted.candidates("default"), [CheckpointId::of_object("default", "web.v1.2")]);
         for bad in ["", "..", "a/b", "a..b", "-a", "a.", "A", "a b", &"x".repeat(254)] {

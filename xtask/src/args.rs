@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::image::Image;
 use crate::machine::{Machine, Shape};
 use crate::node::Node;
-use crate::{bench, demo, deploy, docs, exchange, test};
+use crate::{bench, cluster, demo, deploy, docs, exchange, test};
 
 /// Everything that is done with this repository besides plain cargo.
 #[derive(Debug, Parser)]
@@ -33,6 +33,13 @@ enum Verb {
         name: String,
         #[command(subcommand)]
         verb: NodeVerb,
+    },
+    /// A Kubernetes cluster: the control plane on this host, kubelets in running nodes.
+    ///
+    /// `eval "$(cargo xtask cluster env)"` lets kubectl and helm find it.
+    Cluster {
+        #[command(subcommand)]
+        verb: cluster::Verb,
     },
     /// Run the tests; ends with `N passed, N failed`.
     ///
@@ -120,6 +127,10 @@ impl Args {
         match self.verb {
             Verb::Node { name, verb } => node(&name, verb),
             Verb::Test(options) => test::run(&options),
+            Verb::Cluster { verb } => {
+                cluster::run(&Cache::from_env()?, &verb)?;
+                Ok(ExitCode::SUCCESS)
+            }
             Verb::Docs(options) => docs::run(&options).map(|()| ExitCode::SUCCESS),
             Verb::Demo(options) => demo::run(&options),
             Verb::Bench(options) => bench::run(&options),

@@ -115,6 +115,35 @@ pub(crate) fn prepare(cache: &Cache) -> Result<(), Error> {
     Ok(())
 }
 
+/// Installs what the control plane of a test cluster needs beside the programs that are built for it.
+pub(crate) fn prepare_cluster(cache: &Cache) -> Result<(), Error> {
+    let needed = [("etcd", "etcd-server"), ("openssl", "openssl"), ("ip", "iproute2")];
+    let missing: Vec<&str> =
+        needed.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::NotRoot { packages: missing.join(" ") });
+    }
+    let log = cache.root().join("log/host.log");
+    let step = Step::begin(format!("installing on this host: {}", missing.join(" ")), None);
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        // Debian starts a server that it installs; the tests have their own.
+        command
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("RUNLEVEL", "1")
+            .args(["-q", "-y"])
+            .args(arguments);
+        process::logged(command, &step, "installing packages", &log)
+    };
+    apt(&["update"])?;
+    apt(&[&["install", "--no-install-recommends"][..], &missing].concat())?;
+    step.done();
+    Ok(())
+}
+
 fn qemu_major() -> Option<u32> {
     if !has("qemu-img") {
         return None;

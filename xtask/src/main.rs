@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod cache;
+mod cluster;
 mod demo;
 mod deploy;
 mod docs;

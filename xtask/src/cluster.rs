@@ -1,0 +1,160 @@
+//! A Kubernetes cluster for tests: etcd and the control plane run on this host, kubelets in test nodes.
+//!
+//! ```text
+//! host   etcd ◀─ kube-apiserver ◀─ kube-controller-manager, kube-scheduler     <cache>/cluster/{pki,etcd,log,run}
+//!          ▲ 10.0.2.2:<port>             │ 10.77.0.<n>:10250, an address on lo, forwarded by the emulator
+//! node   kubelet ────────────────────────┘ and pods, which find the API server at 10.96.0.1:443 by a rule of nftables
+//! ```
+//! The control plane is not emulated: under emulation it would take most of a test's time and show nothing. Its processes
+//! outlive the command, like a node does; `cluster down` ends them.
+
+mod kubelet;
+mod pki;
+mod plane;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cache::Cache;
+use crate::image::Tools;
+use crate::lock::{self, Lock};
+use crate::machine::Machine;
+use crate::node::{self, Node};
+use crate::progress::Step;
+use crate::{image, process};
+
+/// What `cargo xtask cluster` does.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Verb {
+    /// Start the control plane if it does not run, and make running nodes members of the cluster.
+    Up {
+        /// Running nodes (`cargo xtask node up --name …`).
+        #[arg(long = "node", value_name = "NAME", required = true)]
+        nodes: Vec<String>,
+    },
+    /// End the control plane and throw its state away; nodes stay as they are.
+    Down,
+    /// Print the variables that kubectl and the suite `kube` need, for `eval`.
+    Env,
+}
+
+/// Why there is no cluster.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{action} {path}: {source}")]
+    File { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot start {program}: {source}")]
+    Start { program: &'static str, source: io::Error },
+    #[error("{program} has ended; the end of its log, {log}:\n{said}")]
+    Ended { program: &'static str, log: PathBuf, said: String },
+    #[error("the API server is not ready after {seconds} s; its log: {log}")]
+    Late { seconds: u64, log: PathBuf },
+    #[error("node {name} did not become Ready within {seconds} s: {said}")]
+    NotReady { name: String, seconds: u64, said: String },
+    #[error("the emulator of node {name} does not forward kubelet's port: {said}")]
+    Forward { name: String, said: String },
+    #[error("no cluster runs: `cargo xtask cluster up --node NAME`")]
+    Down,
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
+    #[error(transparent)]
+    Node(#[from] node::Error),
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    #[error(transparent)]
+    Host(#[from] crate::host::Error),
+}
+
+fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::File { action, path, source }
+}
+
+/// Does it.
+pub(crate) fn run(cache: &Cache, verb: &Verb) -> Result<(), Error> {
+    let cluster = Cluster::new(cache);
+    match verb {
+        Verb::Up { nodes } => {
+            let nodes: Vec<Node> =
+                nodes.iter().map(|name| Node::find(cache, name)).collect::<Result<_, _>>()?;
+            cluster.up(&nodes)
+        }
+        Verb::Down => cluster.down(),
+        Verb::Env => {
+            for (name, value) in cluster.env()? {
+                println!("export {name}={}", crate::quote::line([value]));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The cluster of this cache.
+pub(crate) struct Cluster<'a> {
+    cache: &'a Cache,
+    dir: PathBuf,
+}
+
+impl<'a> Cluster<'a> {
+    pub(crate) fn new(cache: &'a Cache) -> Self {
+        Self { cache, dir: cache.root().join("cluster") }
+    }
+
+    /// Programs of Kubernetes, built once.
+    fn programs(&self) -> Result<PathBuf, Error> {
+        Ok(Tools::KUBERNETES.programs(self.cache)?)
+    }
+
+    /// The control plane runs afterwards, and the nodes are Ready members.
+    pub(crate) fn up(&self, nodes: &[Node]) -> Result<(), Error> {
+        crate::host::prepare_cluster(self.cache)?;
+        fs::create_dir_all(&self.dir).map_err(at("make", &self.dir))?;
+        let _lock = Lock::take(&self.dir.join(".lock"), "starting or ending the cluster")?;
+        let programs = self.programs()?;
+        let port = plane::start(&self.dir, &programs)?;
+        for node in nodes {
+            let step =
+                Step::begin(format!("joining node '{}' to the cluster", node.name()), Some("30 seconds"));
+            kubelet::join(self.cache, &self.dir, &programs, node, port)?;
+            step.done();
+        }
+        Ok(())
+    }
+
+    /// Nothing of it is left on this host.
+    pub(crate) fn down(&self) -> Result<(), Error> {
+        if !self.dir.exists() {
+            return Ok(());
+        }
+        let lock = Lock::take(&self.dir.join(".lock"), "starting or ending the cluster")?;
+        plane::stop(&self.dir)?;
+        for name in Machine::names(self.cache) {
+            if let Ok(node) = Node::find(self.cache, &name) {
+                kubelet::leave(self.cache, &node);
+            }
+        }
+        drop(lock);
+        fs::remove_dir_all(&self.dir).map_err(at("remove", &self.dir))
+    }
+
+    /// What kubectl and the suite `kube` need.
+    pub(crate) fn env(&self) -> Result<Vec<(&'static str, String)>, Error> {
+        let admin = self.dir.join("admin.conf");
+        if !admin.exists() {
+            return Err(Error::Down);
+        }
+        let programs = self.programs()?;
+        let helm = Tools::HELM.programs(self.cache)?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        let executable = std::env::current_exe().map_err(at("find", Path::new("/proc/self/exe")))?;
+        Ok(vec![
+            ("KUBECONFIG", admin.display().to_string()),
+            ("PATH", format!("{}:{}:{path}", programs.display(), helm.display())),
+            ("CRYOPOD_XTASK", executable.display().to_string()),
+            ("CRYOPOD_CLUSTER", self.dir.display().to_string()),
+        ])
+    }
+}
