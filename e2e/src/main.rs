@@ -12,6 +12,7 @@ mod crictl;
 mod cryopod;
 mod ctr;
 mod demo;
+mod kube;
 mod leaks;
 mod registry;
 mod shell;

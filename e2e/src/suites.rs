@@ -3,6 +3,7 @@
 mod checkpoint;
 mod critest;
 mod faults;
+mod kube;
 mod lxc;
 mod matrix;
 pub mod nodes;
@@ -27,6 +28,7 @@ pub fn names() -> Vec<&'static str> {
         "lxc",
         "oci-validation",
         "critest",
+        "kube",
     ]
 }
 
@@ -43,6 +45,7 @@ pub fn build(name: &str, full: bool) -> Option<Suite> {
         "lxc" => Some(lxc::suite(full)),
         "oci-validation" => Some(oci_validation::suite(full)),
         "critest" => Some(critest::suite(full)),
+        "kube" => Some(kube::suite(full)),
         _ => None,
     }
 }

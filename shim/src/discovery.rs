@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::args::Args;
+use cryopod_checkpoint::target::PodIdentity;
+
 use crate::bundle::{Brief, write_atomically};
 use crate::socket;
 
@@ -97,6 +99,26 @@ fn file(dir: &Path, group: &str, namespace: &str) -> PathBuf {
     dir.join(format!("{group}@{namespace}.json"))
 }
 
+/// Writes the names of a pod into its shim's file, where the shim was started before it knew them: without a pause container
+/// they come with the sandbox and are in no bundle.
+pub(crate) fn identify(dir: &Path, group: &str, namespace: &str, identity: &PodIdentity) {
+    let path = file(dir, group, namespace);
+    let read = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Shim>(&bytes).ok());
+    let Some(mut shim) = read else { return };
+    let pod = Pod {
+        id: identity.id.clone(),
+        name: identity.name.clone(),
+        namespace: identity.namespace.clone(),
+        uid: identity.uid.clone(),
+    };
+    if shim.pod != pod {
+        shim.pod = pod;
+        if let Err(error) = write_atomically(&path, &shim) {
+            tracing::warn!(path = %path.display(), %error, "this pod is found by its id only");
+        }
+    }
+}
+
 /// Removes the file of a shim that was killed, and the socket that it names, unless a shim answers there.
 pub(crate) fn forget_dead(dir: &Path, group: &str, namespace: &str) {
     let path = file(dir, group, namespace);
@@ -172,6 +194,20 @@ mod tests {
             ["a", "b"].map(|id| std::os::unix::net::UnixListener::bind(dir.path().join(id)).unwrap());
         let ids: Vec<String> = list_in(dir.path()).unwrap().into_iter().map(|shim| shim.pod.id).collect();
         assert_eq!(ids, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_pod_is_found_by_the_names_that_it_learns_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(dir.path(), "a", "k8s.io");
+        write_atomically(&path, &shim(dir.path(), "a")).unwrap();
+        let identity =
+            PodIdentity { id: "a".into(), name: "web".into(), namespace: "default".into(), uid: "u".into() };
+        identify(dir.path(), "a", "k8s.io", &identity);
+        let found = files(dir.path()).unwrap();
+        assert_eq!((found[0].pod.name.as_str(), found[0].pod.uid.as_str()), ("web", "u"));
+        identify(dir.path(), "other", "k8s.io", &identity);
+        assert_eq!(files(dir.path()).unwrap().len(), 1, "no file is made");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The pod that this shim serves: its containers, and when the shim may go.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::capture::order::{self, Choices, Order};
 use crate::capture::stored::{self, Stored};
 use crate::capture::{DoorError, Node, Watch, place};
 use crate::container::{Container, Deleted, New, Shared, end};
+use crate::discovery;
 use crate::error::TaskError;
 use crate::error::blocking;
 use crate::process::state::State;
@@ -120,8 +121,9 @@ impl Pod {
         })
     }
 
-    /// Says who this pod is, before any container does.
+    /// Says who this pod is, before any container does; whoever looks for its shim finds it by its names from now on.
     pub fn identify(&self, identity: PodIdentity) {
+        discovery::identify(Path::new(discovery::DIR), &self.shared.group, &self.shared.namespace, &identity);
         self.containers().identity = Some(identity);
     }
 

@@ -50,11 +50,11 @@ pub(super) fn join(cache: &Cache, dir: &Path, programs: &Path, node: &Node, api:
     let sum = node.script("cat /usr/local/bin/.kubelet.from 2>/dev/null || true")?;
     let built = programs.display().to_string();
     if sum.trim() != built {
-        node.copy_in(&programs.join("kubelet"), "/usr/local/bin/kubelet")?;
-        node.script(&format!(
-            "chmod 755 /usr/local/bin/kubelet; echo {} > /usr/local/bin/.kubelet.from",
-            crate::quote::line([&built])
-        ))?;
+        node.copy_in(&programs.join("kubelet"), "/usr/local/bin/kubelet.new")?;
+        // One that runs cannot be written to.
+        let install = "chmod 755 /usr/local/bin/kubelet.new; mv /usr/local/bin/kubelet.new /usr/local/bin/kubelet";
+        let from = crate::quote::line([&built]);
+        node.script(&format!("{install}; echo {from} > /usr/local/bin/.kubelet.from"))?;
     }
     node.script(INSTALL)?;
     step.done();
