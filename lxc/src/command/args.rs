@@ -141,15 +141,6 @@ pub(super) enum Verb {
     /// Keep a scope of systemd until standard input ends
     #[command(hide = true)]
     Wait,
-    /// Be liblxc's monitor while a container is made
-    #[command(hide = true)]
-    Launch {
-        name: String,
-        path: String,
-        init: i32,
-        #[arg(trailing_var_arg = true)]
-        arguments: Vec<String>,
-    },
 }
 
 #[derive(Debug, Args)]
