@@ -8,6 +8,7 @@ mod exec;
 mod log;
 mod memory;
 mod show;
+mod values;
 
 use std::process::ExitCode;
 
