@@ -91,7 +91,7 @@ pub fn main(args: &[String]) -> ExitCode {
     let sizes = if args.iter().any(|a| a == "--quick") {
         Sizes { runs: 2, stock_large_runs: 1, large_mib: 64, small_mib: 4, image_mib: 16, image_runs: 1 }
     } else {
-        Sizes { runs: 5, stock_large_runs: 2, large_mib: 1024, small_mib: 16, image_mib: 500, image_runs: 3 }
+        Sizes { runs: 5, stock_large_runs: 2, large_mib: 1024, small_mib: 16, image_mib: 500, image_runs: 2 }
     };
     let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with("--")).collect();
     let groups: [(&str, Group); 5] = [
