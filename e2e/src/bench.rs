@@ -8,6 +8,7 @@ mod checkpoints;
 mod lxc;
 mod memory;
 mod starts;
+mod templates;
 
 use std::process::ExitCode;
 
@@ -78,21 +79,26 @@ pub struct Sizes {
     pub large_mib: u32,
     /// MiB changed on disk in the small case.
     pub small_mib: u32,
+    /// MiB of files in the image of the templates.
+    pub image_mib: u32,
+    /// Runs of each side that unpack that image, each a minute under emulation.
+    pub image_runs: usize,
 }
 
 /// Runs the groups and prints a table, or JSON with `--json`.
 pub fn main(args: &[String]) -> ExitCode {
     let as_json = args.iter().any(|a| a == "--json");
     let sizes = if args.iter().any(|a| a == "--quick") {
-        Sizes { runs: 2, stock_large_runs: 1, large_mib: 64, small_mib: 4 }
+        Sizes { runs: 2, stock_large_runs: 1, large_mib: 64, small_mib: 4, image_mib: 16, image_runs: 1 }
     } else {
-        Sizes { runs: 5, stock_large_runs: 2, large_mib: 1024, small_mib: 16 }
+        Sizes { runs: 5, stock_large_runs: 2, large_mib: 1024, small_mib: 16, image_mib: 500, image_runs: 2 }
     };
     let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with("--")).collect();
-    let groups: [(&str, Group); 4] = [
+    let groups: [(&str, Group); 5] = [
         ("starts", starts::figures),
         ("memory", memory::figures),
         ("lxc", lxc::figures),
+        ("templates", templates::figures),
         ("checkpoints", checkpoints::figures),
     ];
     let mut figures = Vec::new();

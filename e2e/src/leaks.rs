@@ -109,7 +109,7 @@ impl Footprint {
 }
 
 /// Ours and the programs that we start, without the process that asks.
-const PROCESSES: &str = "ps -eo comm=,args= | grep -E '^(containerd-shim|cryopod |cryopod-hook|cryopod-lxc|cryopod-init|criu|crun|runc|zfs|zpool)' \
+const PROCESSES: &str = "ps -eo comm=,args= | grep -E '^(containerd-shim|cryopod |cryopod-hook|cryopod-lxc|cryopod-launch|cryopod-init|criu|crun|runc|zfs|zpool)' \
                          | grep -v cryopod-e2e | sed 's/  */ /g' || true";
 
 /// The store's own places, which are made once and stay.

@@ -17,5 +17,5 @@ pub mod pid1;
 pub mod plan;
 pub mod process;
 pub mod report;
-mod sys;
+pub mod sys;
 pub mod terminal;

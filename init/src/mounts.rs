@@ -33,8 +33,12 @@ pub fn make(files: &Files) -> Result<(), Error> {
 pub fn finish(files: &Files) -> Result<(), Error> {
     if files.readonly_root {
         let root = tree("/", OpenTreeFlags::empty()).step("open the root")?;
-        sys::mount_setattr(root.as_fd(), false, crate::options::attr::RDONLY, 0, 0)
-            .step("make the root read-only")?;
+        sys::mount_setattr(
+            root.as_fd(),
+            false,
+            &libc::mount_attr { attr_set: crate::options::attr::RDONLY, ..sys::SAME },
+        )
+        .step("make the root read-only")?;
     }
     if files.root_propagation != 0 {
         propagate(Path::new("/"), files.root_propagation)?;
@@ -97,7 +101,7 @@ fn renew(mount: BorrowedFd<'_>, at: &Path) -> Result<OwnedFd, Error> {
         | OpenTreeFlags::AT_RECURSIVE;
     let copy = mount::open_tree(mount, "", flags).on("copy the mount at", at.display())?;
     // What is shared with the host would be unmounted there as well.
-    sys::mount_setattr(mount, true, 0, 0, libc::MS_PRIVATE)
+    sys::mount_setattr(mount, true, &libc::mount_attr { propagation: libc::MS_PRIVATE, ..sys::SAME })
         .on("part from the host the mount at", at.display())?;
     mount::unmount(at, UnmountFlags::DETACH).on("unmount", at.display())?;
     attach(copy.as_fd(), at)?;
@@ -117,7 +121,8 @@ fn set(mount: BorrowedFd<'_>, at: &Path, options: &Options) -> Result<(), Error>
         if set | clear == 0 {
             return Ok(());
         }
-        sys::mount_setattr(mount, below, set, clear, 0).on("set the options of the mount at", at.display())
+        sys::mount_setattr(mount, below, &libc::mount_attr { attr_set: set, attr_clr: clear, ..sys::SAME })
+            .on("set the options of the mount at", at.display())
     };
     change(true, options.set_below, options.clear_below)?;
     change(false, options.set, options.clear)

@@ -38,7 +38,8 @@ pub fn readonly(path: &Path) -> Result<(), Error> {
     }
     let flags = OpenTreeFlags::from_bits_retain(clone_flags(Bind::Recursive));
     let copy = tree(path, flags).on("make read-only", path.display())?;
-    sys::mount_setattr(copy.as_fd(), true, attr::RDONLY, 0, 0).on("make read-only", path.display())?;
+    sys::mount_setattr(copy.as_fd(), true, &libc::mount_attr { attr_set: attr::RDONLY, ..sys::SAME })
+        .on("make read-only", path.display())?;
     attach(copy.as_fd(), path)
 }
 

@@ -25,19 +25,17 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Changes attributes and propagation of a mount.
+/// Nothing of a mount is changed.
+pub const SAME: libc::mount_attr =
+    libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
+
+/// Changes attributes, propagation or owners of a mount, or of all that is mounted below as well.
 ///
 /// # Errors
-/// What the kernel says.
-pub fn mount_setattr(
-    mount: BorrowedFd<'_>,
-    below: bool,
-    set: u64,
-    clear: u64,
-    propagation: u64,
-) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+/// What the kernel says: `EINVAL` for a file system that cannot have its owners mapped.
+pub fn mount_setattr(mount: BorrowedFd<'_>, below: bool, attributes: &libc::mount_attr) -> io::Result<()> {
     let recursive = if below { libc::AT_RECURSIVE } else { 0 };
+    let attributes: *const libc::mount_attr = attributes;
     // SAFETY: an empty C string, and a struct of the size that is given with it.
     check(unsafe {
         libc::syscall(
@@ -45,8 +43,8 @@ pub fn mount_setattr(
             mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH | recursive,
-            &raw const attributes,
-            size_of_val(&attributes),
+            attributes,
+            size_of::<libc::mount_attr>(),
         )
     })?;
     Ok(())

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path};
 
-use crate::devices;
+use crate::devices::{self, Filter};
 use crate::making::{Error, HIERARCHY, Request, host};
 use crate::resources::Setting;
 
@@ -24,7 +24,7 @@ pub(crate) fn make(request: &Request<'_>, settings: &[Setting]) -> Result<(), Er
             result => host("make", path.display(), result)?,
         }
     }
-    restrict_devices(request)?;
+    restrict_devices(request, &device_filter(request)?)?;
     for (file, value) in settings {
         let file = path.join(file);
         host("write", format!("{value:?} to {}", file.display()), fs::write(&file, value))?;
@@ -32,16 +32,38 @@ pub(crate) fn make(request: &Request<'_>, settings: &[Setting]) -> Result<(), Er
     Ok(())
 }
 
-/// Lets the container use the devices of its spec only.
+/// Begins, beside everything else, what a process waits for when it is moved into another group: the kernel takes a lock
+/// that is dear to take (a grace period of RCU, tens of milliseconds) unless somebody has just taken it
+/// (`cgroup_threadgroup_rwsem`). liblxc's process is moved on the way of every container, and finds it taken.
+///
+/// Nothing depends on it: where it fails, liblxc waits itself.
+pub(crate) fn announce_move() {
+    // Into the group in which it is: nothing moves.
+    std::thread::spawn(|| {
+        let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        own.map(|own| fs::write(Path::new(HIERARCHY).join(own).join("cgroup.procs"), "0"))
+    });
+}
+
+/// The filter of devices for the container, which may be loaded before its group is there.
 ///
 /// # Errors
 /// For a rule that cannot be had, or when the kernel refuses.
-pub(crate) fn restrict_devices(request: &Request<'_>) -> Result<(), Error> {
+pub(crate) fn device_filter(request: &Request<'_>) -> Result<Filter, Error> {
     let limits = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let rules = limits.and_then(|limits| limits.devices().as_ref());
     let rules = devices::rules(rules.map_or(&[], Vec::as_slice))?;
+    host("load", "the rules for devices", devices::load(&rules))
+}
+
+/// Lets the container use the devices of its spec only.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn restrict_devices(request: &Request<'_>, filter: &Filter) -> Result<(), Error> {
     let group = Path::new(HIERARCHY).join(request.cgroup);
-    host("restrict devices in", group.display(), devices::attach(&group, &rules))
+    host("restrict devices in", group.display(), filter.attach(&group))
 }
 
 /// One by one: a controller that cannot be passed on keeps the others from nothing, and a limit that needs it says so.

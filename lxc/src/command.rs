@@ -8,6 +8,7 @@ mod exec;
 mod log;
 mod memory;
 mod show;
+mod values;
 
 use std::process::ExitCode;
 
@@ -76,7 +77,6 @@ fn run(cli: &Cli) -> Result<u8, Failure> {
         Verb::Features => show::features()?,
         Verb::Sweep => show::lines(&clear_all(&cli.global.root)?)?,
         Verb::Wait => drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink())),
-        Verb::Launch { name, path, init, arguments } => crate::launch::run(name, path, *init, arguments)?,
     }
     Ok(0)
 }

@@ -1,39 +1,50 @@
 //! Making a container, up to the point where it waits to be started.
 //!
 //! In order: its directory and configuration, the descriptors of its first process, liblxc in a process of its own, the
-//! answer of the first process, the end of liblxc's process, the monitor. Whatever fails takes back what was made.
+//! answer of the first process, the end of liblxc's process, the monitor's answer. Whatever fails takes back what was made.
+//!
+//! How long it takes is how long this process, liblxc's and the first one take one after the other. So whatever can be done
+//! beside them is: liblxc is loaded while the spec is read, the monitor while liblxc works, and liblxc's process is not waited
+//! for until its socket is needed.
 
+use std::ffi::CStr;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, IoSliceMut, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command};
 use std::time::Duration;
 
 use cryopod_init::mounts::clone_flags;
 use cryopod_init::options::Bind;
 use cryopod_init::plan::{Plan, Terminal, What};
 use cryopod_init::report::Report;
-use cryopod_lxc_monitor::Client;
+use cryopod_lxc_monitor::bind;
 use rustix::fs::CWD;
-use rustix::io::FdFlags;
 use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
 
 use crate::cgroup;
+use crate::config;
+use crate::devices::Filter;
 use crate::directory::Directory;
 use crate::hooks::{self, Gate, Hooks};
-use crate::making::{Error, HIERARCHY, Programs, Request, answer, end, host, monitor_cgroup};
+use crate::launch::{self, Loading};
+use crate::making::{Error, HIERARCHY, Monitor, Programs, Request, end, host, monitor_cgroup};
 use crate::plan::{self, Draft, Host};
-use crate::refusal::Refusal;
 use crate::state::{RESULT, START, began};
+use crate::sys::fork::{self, Copy};
 use crate::sys::idmap;
+
+/// Name of liblxc's process, for people who look.
+const NAME: &CStr = c"cryopod-launch";
 
 /// Makes it; answers the PID of its first process, which is a child of the nearest subreaper from then on.
 ///
 /// # Errors
 /// See [`Error`]; nothing is left over then.
-pub fn create(request: &Request<'_>, programs: &Programs) -> Result<u32, Error> {
+pub fn create(request: &Request<'_>, programs: &Programs, liblxc: Loading) -> Result<u32, Error> {
     let draft =
         plan::draft(request.spec, &Host { bundle: request.bundle, capabilities: request.capabilities })?;
     let hooks = Hooks::of(request);
@@ -41,13 +52,16 @@ pub fn create(request: &Request<'_>, programs: &Programs) -> Result<u32, Error> 
     let gate = if hooks.need_a_gate() { Some(Gate::make(&hooks)?) } else { None };
     let hook = gate.as_ref().map(|gate| gate_hook(gate, programs));
     dir.configure(request, &draft.by_liblxc, hook.as_deref())?;
-    let made = launch(request, programs, draft, &dir, &hooks, gate).and_then(|pid| {
+    let made = launch(request, programs, draft, &dir, &hooks, gate, liblxc).and_then(|launched| {
+        let Launched { pid, mut launcher, devices, monitor } = launched;
+        launcher.kill();
         // Not before: its nodes are made by now.
-        cgroup::restrict_devices(request)?;
+        cgroup::restrict_devices(request, &devices)?;
         dir.guard()?;
-        let container = dir.record(request, pid)?;
-        // liblxc's own answer has ended with its process.
-        answer(&container, &programs.monitor)?;
+        dir.record(request, pid)?;
+        // liblxc's own answer ends with its process.
+        launcher.end();
+        monitor.give(pid, bind(request.path, request.id)?)?;
         Ok(pid)
     });
     // Empty now, whatever came of it. In use it would be refused.
@@ -145,6 +159,16 @@ fn gate_hook(gate: &Gate, programs: &Programs) -> String {
     format!("{} gate {hooks} {socket}", programs.init.display())
 }
 
+/// A container that waits, and who is there beside it.
+struct Launched {
+    /// Its first process.
+    pid: u32,
+    /// liblxc's process. Killed, it leaves the container to the nearest subreaper.
+    launcher: Copy,
+    devices: Filter,
+    monitor: Monitor,
+}
+
 fn launch(
     request: &Request<'_>,
     programs: &Programs,
@@ -152,47 +176,41 @@ fn launch(
     dir: &Directory,
     hooks: &Hooks,
     gate: Option<Gate>,
-) -> Result<u32, Error> {
+    liblxc: Loading,
+) -> Result<Launched, Error> {
     let handed = Handed::open(request, programs, &draft, dir)?;
     let mut plan = draft.plan;
     plan.hooks = hooks.start_container.clone();
     handed.number(&mut plan, request);
     let plan_file = host("write", "the plan", written(&plan))?;
     let (report, theirs) = host("make", "a pair of sockets", UnixStream::pair())?;
-    let gate_fds = || gate.iter().flat_map(|gate| [gate.hooks.as_fd(), gate.theirs.as_fd()]);
-    let inherited = || handed.all().chain([plan_file.as_fd(), theirs.as_fd()]).chain(gate_fds());
-    for fd in inherited() {
-        let kept = rustix::io::fcntl_setfd(fd, FdFlags::empty()).map_err(io::Error::from);
-        host("hand over", "a descriptor", kept)?;
-    }
-    let [program, first @ ..] = programs.launcher.as_slice() else {
-        return Err(Refusal::of("launcher", "is not configured").into());
-    };
-    let arguments = [
-        request.id.to_owned(),
-        request.path.display().to_string(),
-        handed.init.as_raw_fd().to_string(),
-        "pid1".to_owned(),
-        plan_file.as_raw_fd().to_string(),
-        theirs.as_raw_fd().to_string(),
-        handed.start.as_raw_fd().to_string(),
-        handed.result.as_raw_fd().to_string(),
-    ];
-    let started = Command::new(program).args(first).args(arguments).spawn();
-    let mut launcher = Launcher(host("run", program, started)?);
+    let told = sockopt::set_socket_passcred(&report, true).map_err(io::Error::from);
+    let told = told.and_then(|()| report.set_read_timeout(Some(request.patience)));
+    host("wait for", "the container", told)?;
+    let gate_fds = gate.iter().flat_map(|gate| [gate.hooks.as_fd(), gate.theirs.as_fd()]);
+    let inherited: Vec<_> = handed.all().chain([plan_file.as_fd(), theirs.as_fd()]).chain(gate_fds).collect();
+    let path = request.path.display().to_string();
+    let init = [&plan_file.as_fd(), &theirs.as_fd(), &handed.start.as_fd(), &handed.result.as_fd()];
+    let arguments = init.map(|fd| fd.as_raw_fd().to_string());
+    let liblxc = host("open", "liblxc", liblxc.wait())?;
+    let launched = fork::copy(NAME, &inherited, || {
+        launch::start(liblxc, request.id, &path, handed.init.as_fd(), &arguments, &theirs);
+    });
+    let launcher = host("start", "a process for liblxc", launched)?;
     // Ours would keep the end of a container that dies from being seen.
     drop((theirs, handed));
-    let path = request.path.display().to_string();
-    let pid = || Client { path: &path, name: request.id }.init_pid();
+    let devices = cgroup::device_filter(request)?;
+    let group = Path::new(HIERARCHY).join(request.cgroup);
+    let flags = config::clone_flags(request.spec);
+    let monitor = Monitor::start(&programs.monitor, request.id, request.path, &group, flags)?;
     let passed = match gate.map(Gate::into_ours) {
         // liblxc answers only when its hooks are done.
-        Some(gate) => hooks::pass(gate, hooks, request.patience, || launcher.child()).map(drop),
+        Some(gate) => hooks::pass(gate, hooks, request.patience, || first_process(launcher.pid())),
         None => Ok(()),
     };
-    let ready = passed.and_then(|()| wait(report, request.patience, dir));
-    let pid = ready.and_then(|()| host("ask liblxc for the first process of", request.id, pid()));
-    launcher.end();
-    pid
+    passed?;
+    let pid = wait(report, request.patience, dir)?;
+    Ok(Launched { pid, launcher, devices, monitor })
 }
 
 /// A plan in a file that nobody else has.
@@ -202,38 +220,45 @@ pub(crate) fn written(plan: &impl serde::Serialize) -> io::Result<File> {
     Ok(file)
 }
 
-fn wait(mut report: UnixStream, patience: Duration, dir: &Directory) -> Result<(), Error> {
-    host("wait for", "the container", report.set_read_timeout(Some(patience)))?;
-    match Report::hear(&mut report) {
-        Ok(Some(Report::Ready | Report::Running { .. })) => Ok(()),
-        Ok(Some(Report::Failed { message, errno })) => Err(Error::Inside { message, errno }),
-        Ok(None) => Err(Error::Liblxc { said: dir.log() }),
+/// Waits until the first process is ready; answers its PID, which the kernel says with the message: liblxc would have to be
+/// asked, and refuses who asks while it takes the connection (it wants credentials, and says so a moment too late).
+fn wait(mut report: UnixStream, patience: Duration, dir: &Directory) -> Result<u32, Error> {
+    let heard = sender(&report).and_then(|pid| Ok((pid, Report::hear(&mut report)?)));
+    match heard {
+        Ok((Some(pid), Some(Report::Ready | Report::Running { .. }))) => Ok(pid),
+        Ok((_, Some(Report::Failed { message, errno }))) => Err(Error::Inside { message, errno }),
+        Ok((_, _)) => Err(Error::Liblxc { said: dir.log() }),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Error::TooLong(patience)),
         Err(source) => Err(Error::Host { step: "hear of", object: "the container".to_owned(), source }),
     }
 }
 
-/// liblxc's process. Killed, it leaves the container to the nearest subreaper.
-struct Launcher(Child);
-
-impl Launcher {
-    /// The container's first process, which is a child of liblxc's, as long as that lives. One that has ended was needed to
-    /// enter a namespace.
-    fn child(&self) -> io::Result<u32> {
-        let pid = self.0.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-        let living = |child: &str| child.parse().ok().filter(|child| began(*child).is_some());
-        children.split_whitespace().rev().find_map(living).ok_or_else(|| io::ErrorKind::NotFound.into())
+/// Who sent what is to be heard next, as this process sees it; `None` at the end of the stream.
+fn sender(report: &UnixStream) -> io::Result<Option<u32>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let pieces = &mut [IoSliceMut::new(&mut byte)];
+    let seen = loop {
+        match recvmsg(report, pieces, &mut ancillary, RecvFlags::PEEK) {
+            Err(rustix::io::Errno::INTR) => {}
+            seen => break seen?,
+        }
+    };
+    if seen.bytes == 0 {
+        return Ok(None);
     }
-
-    fn end(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
+    let of = |message| match message {
+        RecvAncillaryMessage::ScmCredentials(user) => Some(user.pid.as_raw_nonzero().get().unsigned_abs()),
+        _ => None,
+    };
+    Ok(ancillary.drain().find_map(of))
 }
 
-impl Drop for Launcher {
-    fn drop(&mut self) {
-        self.end();
-    }
+/// The container's first process, which is a child of liblxc's process, as long as that lives. One that has ended was
+/// needed to enter a namespace.
+fn first_process(launcher: u32) -> io::Result<u32> {
+    let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"))?;
+    let living = |child: &str| child.parse().ok().filter(|child| began(*child).is_some());
+    children.split_whitespace().rev().find_map(living).ok_or_else(|| io::ErrorKind::NotFound.into())
 }

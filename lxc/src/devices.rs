@@ -80,12 +80,26 @@ fn rule(index: usize, wanted: &LinuxDeviceCgroup) -> Result<Rule, Refusal> {
     Ok(Rule { allow: wanted.allow(), kind, major, minor, access })
 }
 
-/// Lets them hold for a cgroup and everything below.
+/// Rules in the kernel.
+#[derive(Debug)]
+pub struct Filter(bpf::DeviceFilter);
+
+/// Hands them to the kernel, which looks at them for some milliseconds.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn attach(cgroup: &Path, rules: &[Rule]) -> io::Result<()> {
-    bpf::attach_device_filter(cgroup, &program(rules))
+pub fn load(rules: &[Rule]) -> io::Result<Filter> {
+    bpf::DeviceFilter::load(&program(rules)).map(Filter)
+}
+
+impl Filter {
+    /// Lets them hold for a cgroup and everything below, in the place of others.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn attach(&self, cgroup: &Path) -> io::Result<()> {
+        self.0.attach(cgroup)
+    }
 }
 
 /// Codes of instructions (Linux, Documentation/bpf/standardization/instruction-set.rst).

@@ -113,19 +113,19 @@ impl Gate {
     }
 }
 
-/// Waits for the container at the gate, runs the hooks of the host, and lets it through. Answers whether it got there: if not,
-/// liblxc has the reason.
+/// Waits for the container at the gate, runs the hooks of the host, and lets it through. One that does not get there is no
+/// error here: liblxc has the reason.
 pub(crate) fn pass(
     mut gate: UnixStream,
     hooks: &Hooks,
     patience: Duration,
     pid: impl FnOnce() -> io::Result<u32>,
-) -> Result<bool, Error> {
+) -> Result<(), Error> {
     host("wait for", "the container", gate.set_read_timeout(Some(patience)))?;
     match host("hear of", "the container", Report::hear(&mut gate))? {
         Some(Report::Ready | Report::Running { .. }) => {}
         Some(Report::Failed { message, errno }) => return Err(Error::Inside { message, errno }),
-        None => return Ok(false),
+        None => return Ok(()),
     }
     let pid = host("find the first process of", "the container", pid())?;
     run_all(&hooks.create_runtime, pid)
@@ -135,6 +135,6 @@ pub(crate) fn pass(
     host("wait for", "the container", gate.set_read_timeout(None))?;
     match host("hear of", "the container", Report::hear(&mut gate))? {
         Some(Report::Failed { message, errno }) => Err(Error::Inside { message, errno }),
-        Some(_) | None => Ok(true),
+        Some(_) | None => Ok(()),
     }
 }

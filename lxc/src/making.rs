@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -26,8 +27,6 @@ pub(crate) const HIERARCHY: &str = "/sys/fs/cgroup";
 pub struct Programs {
     /// `cryopod-init`.
     pub init: PathBuf,
-    /// What runs [`crate::launch::run`]: program and first arguments; name, path, descriptor and arguments follow.
-    pub launcher: Vec<String>,
     /// `cryopod-lxc-monitor`.
     pub monitor: PathBuf,
 }
@@ -153,18 +152,40 @@ pub(crate) fn answer(container: &Container, program: &Path) -> Result<(), Error>
         Err(monitor::Error::InUse(_)) => return Ok(()),
         result => result?,
     };
-    let started = Command::new(program)
-        .args([record.id.as_ref(), path.as_os_str()])
-        .arg(record.pid.to_string())
-        .arg(&record.cgroup)
-        .arg(record.clone_flags.to_string())
-        // It outlives us: it keeps no directory busy, and who looks for processes of this call by its environment
-        // (cryopod looks for CRIU's so) must not find it.
-        .current_dir("/")
-        .env_clear()
-        .stdin(OwnedFd::from(socket))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    host("run", program.display(), started).map(drop)
+    let monitor = Monitor::start(program, &record.id, path, &record.cgroup, record.clone_flags)?;
+    monitor.give(record.pid, socket)
+}
+
+/// A monitor that does not know its container yet. It ends when it is dropped before that.
+pub(crate) struct Monitor(UnixStream);
+
+impl Monitor {
+    /// Starts one. Loading it takes as long as much of what liblxc does: whoever has to wait for that does it meanwhile.
+    pub(crate) fn start(
+        program: &Path,
+        id: &str,
+        path: &Path,
+        cgroup: &Path,
+        clone_flags: u32,
+    ) -> Result<Self, Error> {
+        let (ours, theirs) = host("make", "a pair of sockets", UnixStream::pair())?;
+        let started = Command::new(program)
+            .args([id.as_ref(), path.as_os_str(), cgroup.as_os_str()])
+            .arg(clone_flags.to_string())
+            // It outlives us: it keeps no directory busy, and who looks for processes of this call by its environment
+            // (cryopod looks for CRIU's so) must not find it.
+            .current_dir("/")
+            .env_clear()
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        host("run", program.display(), started)?;
+        Ok(Self(ours))
+    }
+
+    /// Lets it answer at the socket, which is that of the container whose first process has this PID.
+    pub(crate) fn give(self, pid: u32, socket: UnixListener) -> Result<(), Error> {
+        host("tell the monitor of", pid, monitor::give(&self.0, pid, socket))
+    }
 }

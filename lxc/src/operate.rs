@@ -226,7 +226,11 @@ pub fn update(container: &Container, wanted: &LinuxResources) -> Result<(), Erro
     if let Some(given) = wanted.devices().as_deref().filter(|devices| !devices.is_empty()) {
         let rules = devices::rules(given)?;
         let group = &container.record.cgroup;
-        host("restrict devices in", group.display(), devices::attach(group, &rules))?;
+        host(
+            "restrict devices in",
+            group.display(),
+            devices::load(&rules).and_then(|filter| filter.attach(group)),
+        )?;
     }
     for (file, value) in resources::settings(wanted)? {
         let path = container.record.cgroup.join(file);

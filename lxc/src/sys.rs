@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 pub(crate) mod bpf;
+pub(crate) mod fork;
 pub(crate) mod idmap;
 pub(crate) mod liblxc;
 pub(crate) mod seccomp;

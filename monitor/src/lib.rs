@@ -2,12 +2,12 @@
 //! liblxc. One small process per container; the container needs it for nothing, and it ends with the container.
 
 mod answer;
-mod client;
+mod place;
 mod protocol;
 mod server;
 mod subject;
 
-pub use client::Client;
+pub use place::{give, take};
 pub use protocol::State;
 pub use server::{Error, Listener, bind};
 pub use subject::Subject;

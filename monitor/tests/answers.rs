@@ -7,6 +7,8 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod client;
+
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,7 +17,8 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
-use cryopod_lxc_monitor::{Client, Error, Listener, Subject, bind};
+use client::Client;
+use cryopod_lxc_monitor::{Error, Listener, Subject, bind};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 

@@ -159,6 +159,11 @@ impl Brief {
         }
     }
 
+    /// Whether root in it is somebody else on the host.
+    pub fn has_user_namespace(&self) -> bool {
+        self.linux.iter().filter_map(|linux| linux.namespaces.as_ref()).flatten().any(|ns| ns.kind == "user")
+    }
+
     /// Whether its processes see, and outlive, others: then the kernel does not kill them with init.
     pub fn shares_pid_namespace(&self) -> bool {
         let namespaces =

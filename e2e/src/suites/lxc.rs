@@ -3,6 +3,7 @@
 
 mod kills;
 mod restored;
+mod systemd;
 mod tools;
 
 use super::{faults, matrix, oci};
@@ -42,6 +43,9 @@ pub fn suite(full: bool) -> Suite {
     }
     for (name, always, body) in restored::CASES.iter().copied() {
         add(&mut suite, full || always, format!("restored::{name}"), body);
+    }
+    for (name, always, body) in systemd::CASES.iter().copied() {
+        add(&mut suite, full || always, format!("systemd::{name}"), body);
     }
     for (name, always, body) in kills::CASES.iter().copied() {
         add(&mut suite, full || always, format!("kills::{name}"), body);

@@ -10,6 +10,7 @@ use super::args::{CreateArgs, Global};
 use super::{Failure, cgroup};
 use crate::create;
 use crate::joined;
+use crate::launch::Loading;
 use crate::making::{Programs, Request};
 use crate::operate;
 use crate::state::Container;
@@ -19,6 +20,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes it; answers the PID.
 pub(super) fn create(global: &Global, args: &CreateArgs) -> Result<u32, Failure> {
+    let liblxc = Loading::begin();
     let bundle =
         fs::canonicalize(&args.bundle).map_err(|error| format!("{}: {error}", args.bundle.display()))?;
     let spec = read(&bundle)?;
@@ -36,7 +38,7 @@ pub(super) fn create(global: &Global, args: &CreateArgs) -> Result<u32, Failure>
         capabilities: super::exec::own_capabilities()?,
         patience: PATIENCE,
     };
-    let pid = create::create(&request, &programs()?)?;
+    let pid = create::create(&request, &programs()?, liblxc)?;
     tell(global, &args.id, args.pid_file.as_deref(), pid)?;
     Ok(pid)
 }
@@ -111,9 +113,5 @@ pub(super) fn programs() -> Result<Programs, Failure> {
             Err(format!("{} is not there: reinstall cryopod", path.display()).into())
         }
     };
-    Ok(Programs {
-        init: beside("cryopod-init")?,
-        launcher: vec![own.display().to_string(), "launch".to_owned()],
-        monitor: beside("cryopod-lxc-monitor")?,
-    })
+    Ok(Programs { init: beside("cryopod-init")?, monitor: beside("cryopod-lxc-monitor")? })
 }

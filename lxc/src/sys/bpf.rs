@@ -19,6 +19,8 @@ const ATTACH_CGROUP_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
 /// Nobody but us attaches any to a container's group; the kernel takes 64.
 const MOST: usize = 64;
+/// The verifier gives up with EAGAIN when a signal is there, such as that a child has ended (libbpf tries five times).
+const ATTEMPTS: usize = 10;
 
 #[repr(C)]
 struct Load {
@@ -59,40 +61,57 @@ struct ById {
     flags: u32,
 }
 
-/// Attaches a device filter to a cgroup, in the place of those that it has. It lives as long as the group.
-///
-/// # Errors
-/// What the kernel says.
-pub(crate) fn attach_device_filter(cgroup: &Path, program: &[u64]) -> io::Result<()> {
-    let group = File::open(cgroup)?;
-    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-    let mut load = Load {
-        kind: PROG_TYPE_CGROUP_DEVICE,
-        count: u32::try_from(program.len()).map_err(|_| invalid())?,
-        instructions: program.as_ptr() as u64,
-        license: c"Apache-2.0".as_ptr() as u64,
-        log_level: 0,
-        log_size: 0,
-        log: 0,
-        kernel_version: 0,
-        flags: 0,
-    };
-    let before = attached(&group)?;
-    // SAFETY: program and licence live until the call returns.
-    let loaded = unsafe { bpf(PROG_LOAD, &mut load) }?;
-    // SAFETY: a new descriptor that nobody else has.
-    let loaded = unsafe { OwnedFd::from_raw_fd(loaded) };
-    let with = |program: &OwnedFd, flags: u32| -> io::Result<Attach> {
-        Ok(Attach { target: number(&group)?, program: number(program)?, kind: ATTACH_CGROUP_DEVICE, flags })
-    };
-    // SAFETY: four integers.
-    unsafe { bpf(PROG_ATTACH, &mut with(&loaded, ALLOW_MULTI)?) }?;
-    // All attached programs have to allow a device, so there is no moment without a filter.
-    for old in before {
-        // SAFETY: four integers.
-        unsafe { bpf(PROG_DETACH, &mut with(&old, 0)?) }?;
+/// A filter of devices in the kernel.
+#[derive(Debug)]
+pub(crate) struct DeviceFilter(OwnedFd);
+
+impl DeviceFilter {
+    /// Hands a program to the kernel, which verifies it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn load(program: &[u64]) -> io::Result<Self> {
+        let mut load = Load {
+            kind: PROG_TYPE_CGROUP_DEVICE,
+            count: u32::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+            instructions: program.as_ptr() as u64,
+            license: c"Apache-2.0".as_ptr() as u64,
+            log_level: 0,
+            log_size: 0,
+            log: 0,
+            kernel_version: 0,
+            flags: 0,
+        };
+        // SAFETY: program and licence live until the call returns.
+        let loaded = unsafe { bpf(PROG_LOAD, &mut load) }?;
+        // SAFETY: a new descriptor that nobody else has.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(loaded) }))
     }
-    Ok(())
+
+    /// Attaches it to a cgroup, in the place of those that this has. It lives as long as the group.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn attach(&self, cgroup: &Path) -> io::Result<()> {
+        let group = File::open(cgroup)?;
+        let before = attached(&group)?;
+        let with = |program: &OwnedFd, flags: u32| -> io::Result<Attach> {
+            Ok(Attach {
+                target: number(&group)?,
+                program: number(program)?,
+                kind: ATTACH_CGROUP_DEVICE,
+                flags,
+            })
+        };
+        // SAFETY: four integers.
+        unsafe { bpf(PROG_ATTACH, &mut with(&self.0, ALLOW_MULTI)?) }?;
+        // All attached programs have to allow a device, so there is no moment without a filter.
+        for old in before {
+            // SAFETY: four integers.
+            unsafe { bpf(PROG_DETACH, &mut with(&old, 0)?) }?;
+        }
+        Ok(())
+    }
 }
 
 fn number(fd: &impl AsRawFd) -> io::Result<u32> {
@@ -128,10 +147,16 @@ fn attached(group: &File) -> io::Result<Vec<OwnedFd>> {
 /// `attributes` is what `command` reads, and pointers in it are valid.
 unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_int> {
     let pointer: *mut T = attributes;
-    // SAFETY: by the caller.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) };
-    match libc::c_int::try_from(result) {
-        Ok(result) if result >= 0 => Ok(result),
-        _ => Err(io::Error::last_os_error()),
+    for _ in 0..ATTEMPTS {
+        // SAFETY: by the caller.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) };
+        let error = match libc::c_int::try_from(result) {
+            Ok(result) if result >= 0 => return Ok(result),
+            _ => io::Error::last_os_error(),
+        };
+        if error.kind() != io::ErrorKind::WouldBlock {
+            return Err(error);
+        }
     }
+    Err(io::ErrorKind::WouldBlock.into())
 }

@@ -1,11 +1,13 @@
 //! Mounts whose files have other owners than on disk: a user namespace says which, and mount_setattr(2) takes it.
 #![allow(unsafe_code)]
-// JUSTIFICATION: fork, unshare and mount_setattr(2) with a user namespace have no safe wrapper in the libraries that we use. This
-// process has one thread; the child makes system calls only; the structure is the kernel's, given with its size.
+// JUSTIFICATION: fork and unshare of a user namespace have no safe wrapper in the libraries that we use. The child makes
+// system calls only.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use cryopod_init::sys::{SAME, mount_setattr};
 
 /// What a mount's ids are on disk, what they become, and how many.
 pub(crate) type Mapping = (u32, u32, u32);
@@ -17,7 +19,7 @@ pub(crate) type Mapping = (u32, u32, u32);
 pub(crate) fn user_namespace(users: &[Mapping], groups: &[Mapping]) -> io::Result<File> {
     let (ready, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let (wait, ours) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    // SAFETY: one thread; the child calls nothing but the kernel until it exits.
+    // SAFETY: the child calls nothing but the kernel until it exits.
     let child = unsafe { libc::fork() };
     if child < 0 {
         return Err(io::Error::last_os_error());
@@ -60,25 +62,8 @@ fn mapped(child: i32, mut ready: File, users: &[Mapping], groups: &[Mapping]) ->
 /// # Errors
 /// `EINVAL` for a file system that cannot do it.
 pub(crate) fn map(mount: BorrowedFd<'_>, below: bool, users: &File) -> io::Result<()> {
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: u64::try_from(users.as_raw_fd()).unwrap_or_default(),
-    };
-    let recursive = if below { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: an empty C string, and a struct of the size that is given with it.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH | recursive,
-            &raw const attributes,
-            size_of_val(&attributes),
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let userns_fd = u64::try_from(users.as_raw_fd()).unwrap_or_default();
+    mount_setattr(mount, below, &libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, userns_fd, ..SAME })
 }
 
 #[cfg(test)]

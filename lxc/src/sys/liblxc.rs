@@ -48,16 +48,14 @@ struct Object {
 type New = unsafe extern "C" fn(*const c_char, *const c_char) -> *mut Object;
 type Version = unsafe extern "C" fn() -> *const c_char;
 
-/// The library.
+/// The library. Never closed: whatever opens it ends soon, and taking it apart is time that somebody waits for.
 pub(crate) struct Liblxc {
-    library: Library,
+    library: &'static Library,
 }
 
 /// A container with a configuration.
 pub(crate) struct Container {
     object: NonNull<Object>,
-    // Its functions live there.
-    _library: Library,
 }
 
 fn missing(error: &libloading::Error) -> io::Error {
@@ -71,7 +69,7 @@ impl Liblxc {
     pub(crate) fn open() -> io::Result<Self> {
         // SAFETY: the library's constructors only fill tables.
         let library = unsafe { Library::new(SONAME) }.map_err(|error| missing(&error))?;
-        Ok(Self { library })
+        Ok(Self { library: Box::leak(Box::new(library)) })
     }
 
     /// E.g. `6.0.4`.
@@ -94,7 +92,7 @@ impl Liblxc {
         // SAFETY: two strings that the library copies.
         let object = NonNull::new(unsafe { new(name.as_ptr(), path.as_ptr()) });
         let object = object.ok_or_else(|| io::Error::other("liblxc does not take the configuration"))?;
-        Ok(Container { object, _library: self.library })
+        Ok(Container { object })
     }
 }
 

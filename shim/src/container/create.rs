@@ -240,6 +240,13 @@ impl Container {
         let mut inner = self.inner();
         inner.change(&self.id, "", Change::Created)?;
         inner.init.slots.publish(&Event::Create(event));
+        if self.brief.has_user_namespace() {
+            // Said now, while the pod can still be had another way; containerd knows no event for it.
+            tracing::warn!(
+                container = self.id,
+                "a pod with a user namespace (hostUsers: false) is captured without memory: only mode disk"
+            );
+        }
         Ok(())
     }
 

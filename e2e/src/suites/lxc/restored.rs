@@ -84,6 +84,12 @@ fn user_namespace() -> Result<(), Failure> {
     ensure(map.split_whitespace().collect::<Vec<_>>() == ["0", "200000", "65536"], || {
         format!("uid_map is {map}")
     })?;
+    // Said when the pod is made, not only when somebody needs its memory.
+    let warned = format!(
+        "journalctl -u containerd -o cat | grep 'captured without memory' | grep -c {}",
+        container.id
+    );
+    ensure(ok(&warned)? == "1", || "nobody was told that its memory is not captured".to_owned())?;
     let refused = crate::cryopod::run(&["checkpoint", "--mode", "full", &pod.id])?;
     ensure(refused.code != 0 && refused.stderr.contains("userns"), || format!("full: {}", refused.stderr))?;
     let checkpoint = Checkpoint::with(&pod.id, &["--mode", "disk", "--wait"])?;

@@ -1,12 +1,10 @@
-//! The other side of the command socket: what cryopod asks liblxc while it makes a container.
+//! The other side of the command socket, as liblxc's own tools are.
 
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
 
-use crate::server::address;
-
-/// liblxc answers from its main loop, at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `LXC_CMD_GET_STATE`.
@@ -42,7 +40,10 @@ impl Client<'_> {
     }
 
     fn ask(&self, command: i32) -> io::Result<(i32, u64)> {
-        let mut socket = UnixStream::connect_addr(&address(self.path, self.name)?)?;
+        let mut socket = UnixStream::connect_addr(&SocketAddr::from_abstract_name(format!(
+            "{}/{}/command",
+            self.path, self.name
+        ))?)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
         let mut request = [0; 16];
