@@ -83,6 +83,6 @@ seccompProfile: { type: RuntimeDefault }
   valueFrom: { fieldRef: { fieldPath: status.podIP } }
 - name: POD_NAMESPACE
   valueFrom: { fieldRef: { fieldPath: metadata.namespace } }
-- name: RUST_LOG
+- name: CRYOPOD_LOG
   value: {{ .Values.agent.log | quote }}
 {{- end -}}
