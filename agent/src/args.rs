@@ -15,6 +15,9 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     /// Take checkpoints of this node's pods for the cluster's objects, and serve metrics.
     Run(RunArgs),
+    Setup(cryopod_agent::setup::Options),
+    Await(cryopod_agent::waiting::Options),
+    Host(cryopod_agent::host::Options),
     /// Print the custom resource definitions as YAML.
     Crds,
 }

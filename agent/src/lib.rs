@@ -6,6 +6,7 @@
 pub mod api;
 pub mod checkpoint;
 pub mod context;
+pub mod host;
 pub mod leader;
 pub mod metrics;
 pub mod node;
@@ -14,5 +15,7 @@ pub mod restore;
 pub mod run;
 pub mod schedule;
 pub mod serve;
+pub mod setup;
 pub mod size;
 pub mod template;
+pub mod waiting;

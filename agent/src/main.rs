@@ -16,6 +16,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.verb {
         Verb::Run(args) => begin(args),
+        Verb::Setup(options) => return cryopod_agent::setup::run(&options),
+        Verb::Await(options) => return cryopod_agent::waiting::run(&options),
+        Verb::Host(options) => return cryopod_agent::host::run(&options),
         Verb::Crds => crds(),
     };
     match done {

@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::image::Image;
 use crate::machine::{Machine, Shape};
 use crate::node::Node;
-use crate::{bench, cluster, demo, deploy, docs, exchange, test};
+use crate::{agent_image, bench, cluster, deb, demo, deploy, docs, exchange, test};
 
 /// Everything that is done with this repository besides plain cargo.
 #[derive(Debug, Parser)]
@@ -47,6 +47,10 @@ enum Verb {
     Test(test::Options),
     /// The reference pages that are made from the code.
     Docs(docs::Options),
+    /// The Debian packages.
+    Deb(deb::Options),
+    /// The image of the agent's DaemonSet, as an archive.
+    AgentImage(agent_image::Options),
     /// A running pod is frozen, deleted and brought back, on a fresh node; ends with `demo: ok`.
     Demo(demo::Options),
     /// cryopod beside containerd's own shim, on a fresh node: starts, memory, freeze, checkpoint, restore.
@@ -132,6 +136,8 @@ impl Args {
                 Ok(ExitCode::SUCCESS)
             }
             Verb::Docs(options) => docs::run(&options).map(|()| ExitCode::SUCCESS),
+            Verb::Deb(options) => Ok(deb::run(&options).map(|()| ExitCode::SUCCESS)?),
+            Verb::AgentImage(options) => Ok(agent_image::run(&options).map(|()| ExitCode::SUCCESS)?),
             Verb::Demo(options) => demo::run(&options),
             Verb::Bench(options) => bench::run(&options),
         }

@@ -150,6 +150,21 @@ fn enable(node: &Node) -> Result<(), Error> {
     Ok(())
 }
 
+/// Builds the programs of these packages, each with its libraries or without.
+pub(crate) fn build(profile: Profile, packages: &[(&'static str, bool)]) -> Result<(), Error> {
+    for (linked, statically) in [(Linked::Dynamically, false), (Linked::Statically, true)] {
+        let wanted = packages.iter().filter(|(_, it)| *it == statically).flat_map(|(name, _)| ["--package", name]);
+        cargo(profile, linked, wanted)?;
+    }
+    Ok(())
+}
+
+/// Where a program is after [`build`].
+pub(crate) fn built(profile: Profile, name: &str, statically: bool) -> PathBuf {
+    let folder = if statically { repository::target().join(static_target()) } else { repository::target() };
+    folder.join(profile.name()).join(name)
+}
+
 /// The host's own target by its name: cargo keeps what is built with other flags apart only where the target is named.
 fn static_target() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)

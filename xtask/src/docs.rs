@@ -18,7 +18,7 @@ use clap::CommandFactory;
 use self::commands::Manuals;
 use self::markdown::Page;
 use crate::args::Args;
-use crate::{repository, stream};
+use crate::{chart, repository, stream};
 
 /// The info string of console blocks whose commands are run, each in a shell at the root of the repository.
 const TESTED: &str = "console tested";
@@ -36,7 +36,10 @@ pub(crate) struct Options {
 /// Writes the generated pages that differ.
 pub(crate) fn run(_options: &Options) -> Result<(), Box<dyn Error>> {
     let root = repository::root();
-    for (path, text) in generated::pages(&root, Instant::now() + LONGEST_BUILD)? {
+    let until = Instant::now() + LONGEST_BUILD;
+    let mut files = generated::pages(&root, until)?;
+    files.extend(chart::files(&root, until)?);
+    for (path, text) in files {
         let file = root.join(&path);
         if fs::read_to_string(&file).is_ok_and(|there| there == text) {
             println!("{path}: unchanged");

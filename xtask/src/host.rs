@@ -117,7 +117,11 @@ pub(crate) fn prepare(cache: &Cache) -> Result<(), Error> {
 
 /// Installs what the control plane of a test cluster needs beside the programs that are built for it.
 pub(crate) fn prepare_cluster(cache: &Cache) -> Result<(), Error> {
-    let needed = [("etcd", "etcd-server"), ("openssl", "openssl"), ("ip", "iproute2")];
+    install(cache, &[("etcd", "etcd-server"), ("openssl", "openssl"), ("ip", "iproute2")])
+}
+
+/// Installs the packages of programs that are missing.
+pub(crate) fn install(cache: &Cache, needed: &[(&str, &str)]) -> Result<(), Error> {
     let missing: Vec<&str> =
         needed.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {

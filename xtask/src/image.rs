@@ -10,7 +10,7 @@
 //!
 //! A layer is made under a temporary name and renamed when it is whole; one lock per layer keeps builders apart.
 
-mod archive;
+pub(crate) mod archive;
 mod disk;
 mod error;
 mod layer;
@@ -78,4 +78,9 @@ fn forget_old(cache: &Cache) -> Result<(), Error> {
         layer::forget(cache, "tools", &tools.prefix(), &[])?;
     }
     Ok(())
+}
+
+/// A tree of the node's Debian with these packages and what they depend on, in the cache.
+pub(crate) fn bare_tree(cache: &Cache, included: &[&str]) -> Result<PathBuf, Error> {
+    Ok(packages::bare(cache, included)?.dir.join("tree"))
 }

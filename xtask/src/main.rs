@@ -1,9 +1,12 @@
 //! `cargo xtask`: everything that is done with this repository besides plain cargo. `cargo xtask --help` is the manual.
 
+mod agent_image;
 mod args;
 mod bench;
 mod cache;
+mod chart;
 mod cluster;
+mod deb;
 mod demo;
 mod deploy;
 mod docs;
@@ -14,6 +17,7 @@ mod lock;
 mod machine;
 mod node;
 mod process;
+mod programs;
 mod progress;
 mod quote;
 mod recipe;

@@ -3,9 +3,11 @@
 //! Nothing is skipped in silence: a suite that could not run, hung, died or came after the deadline is a failure with
 //! its name, and what a default run leaves out is listed. The last line is always `N passed, N failed`.
 
+mod chart;
 mod closing;
 mod inside;
 mod outcome;
+mod packages;
 mod suites;
 mod unit;
 
@@ -114,7 +116,7 @@ fn chosen(options: &Options) -> Result<Vec<&'static Suite>, String> {
 fn list() {
     for suite in SUITES {
         let place = match suite.place {
-            Place::Cargo | Place::Docs => "host",
+            Place::Cargo | Place::Docs | Place::Chart | Place::Packages => "host",
             Place::Node(_) => "node",
         };
         println!("{:<12} {place}  {}", suite.name, suite.about);
@@ -147,6 +149,8 @@ fn suite_outcome(
             });
             outcome
         }
+        Place::Chart => chart::suite(until),
+        Place::Packages => packages::suite(until),
         _ => unit::suite(until),
     }
 }

@@ -70,8 +70,8 @@ fn busybox(tree: &Path, root: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Packs the tree `root` as the image `reference` (`localhost/NAME:TAG`) into `out/NAME.tar`.
-fn pack(
+/// Packs the tree `root` as the image `reference` into `out`, as a file with the name of the tree.
+pub(crate) fn pack(
     reference: &str,
     root: &Path,
     config: &Value,

@@ -25,6 +25,12 @@ pub(super) fn layer(cache: &Cache) -> Result<Layer, Error> {
     layer::ensure(cache, "packages", &key, |dir| bootstrap(cache, &packages, &dir.join("tree")))
 }
 
+/// The same Debian with few packages: a tree to install packages in.
+pub(super) fn bare(cache: &Cache, packages: &[&str]) -> Result<Layer, Error> {
+    let key = Recipe::default().text(REVISION).text(RELEASE).text("bare").text(packages.join(",")).key();
+    layer::ensure(cache, "bare", &key, |dir| bootstrap(cache, packages, &dir.join("tree")))
+}
+
 fn bootstrap(cache: &Cache, packages: &[&str], tree: &Path) -> Result<(), Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);

@@ -18,6 +18,10 @@ pub(super) enum Place {
     Cargo,
     /// The documentation's checks, on this host.
     Docs,
+    /// Chart, alerts and dashboard, on this host.
+    Chart,
+    /// Debian packages, on this host and in a tree of Debian.
+    Packages,
     /// Programs inside the node; `--full` is added to their arguments when it is asked for.
     Node(&'static [&'static [&'static str]]),
 }
@@ -53,6 +57,20 @@ pub(super) const SUITES: &[Suite] = &[
         place: Place::Docs,
         only_full: false,
         budget: minutes(10),
+    },
+    Suite {
+        name: "chart",
+        about: "the chart against the schemas of Kubernetes 1.34 to 1.37, alerts by promtool, the dashboard's queries",
+        place: Place::Chart,
+        only_full: false,
+        budget: minutes(15),
+    },
+    Suite {
+        name: "packages",
+        about: "Debian packages: lintian, contents, install, upgrade, remove and purge; the units' exposure",
+        place: Place::Packages,
+        only_full: false,
+        budget: minutes(25),
     },
     Suite {
         name: "zfs",
