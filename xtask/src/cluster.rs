@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! host   etcd ◀─ kube-apiserver ◀─ kube-controller-manager, kube-scheduler     <cache>/cluster/{pki,etcd,log,run}
-//!          ▲ 10.0.2.2:<port>             │ 10.77.0.<n>:10250, an address on lo, forwarded by the emulator
+//!          ▲ 10.0.2.2:<port>             │ 10.77.0.<n>:10250, a local route, forwarded by the emulator
 //! node   kubelet ────────────────────────┘ and pods, which find the API server at 10.96.0.1:443 by a rule of nftables
 //! ```
 //! The control plane is not emulated: under emulation it would take most of a test's time and show nothing. Its processes
@@ -15,6 +15,7 @@ mod plane;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::cache::Cache;
 use crate::image::Tools;
@@ -22,7 +23,11 @@ use crate::lock::{self, Lock};
 use crate::machine::Machine;
 use crate::node::{self, Node};
 use crate::progress::Step;
-use crate::{image, process};
+use crate::deploy::Profile;
+use crate::{agent_image, image, process, repository};
+
+/// The image that is installed: of this checkout, whatever its version.
+const IMAGE: &str = "localhost/cryopod-agent:test";
 
 /// What `cargo xtask cluster` does.
 #[derive(Debug, clap::Subcommand)]
@@ -30,6 +35,12 @@ pub(crate) enum Verb {
     /// Start the control plane if it does not run, and make running nodes members of the cluster.
     Up {
         /// Running nodes (`cargo xtask node up --name …`).
+        #[arg(long = "node", value_name = "NAME", required = true)]
+        nodes: Vec<String>,
+    },
+    /// Build the agent's image, import it on the nodes, and install the chart from this checkout.
+    Install {
+        /// Members of the cluster.
         #[arg(long = "node", value_name = "NAME", required = true)]
         nodes: Vec<String>,
     },
@@ -66,6 +77,8 @@ pub(crate) enum Error {
     Process(#[from] process::Error),
     #[error(transparent)]
     Host(#[from] crate::host::Error),
+    #[error(transparent)]
+    AgentImage(#[from] agent_image::Error),
 }
 
 fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -81,6 +94,11 @@ pub(crate) fn run(cache: &Cache, verb: &Verb) -> Result<(), Error> {
             let nodes: Vec<Node> =
                 nodes.iter().map(|name| Node::find(cache, name)).collect::<Result<_, _>>()?;
             cluster.up(&nodes)
+        }
+        Verb::Install { nodes } => {
+            let nodes: Vec<Node> =
+                nodes.iter().map(|name| Node::find(cache, name)).collect::<Result<_, _>>()?;
+            cluster.install(&nodes)
         }
         Verb::Down => cluster.down(),
         Verb::Env => {
@@ -121,6 +139,29 @@ impl<'a> Cluster<'a> {
             kubelet::join(self.cache, &self.dir, &programs, node, port)?;
             step.done();
         }
+        Ok(())
+    }
+
+    /// As an operator does it, but that the image comes from here and not from a registry.
+    pub(crate) fn install(&self, nodes: &[Node]) -> Result<(), Error> {
+        let output = repository::target().join("image");
+        let archive = agent_image::build(Profile::Release, IMAGE, &output)?;
+        for node in nodes {
+            let step = Step::begin(format!("importing the agent's image on node '{}'", node.name()), None);
+            node.copy_in(&archive, "/var/lib/agent.tar")?;
+            node.script("ctr -n k8s.io images import /var/lib/agent.tar; rm /var/lib/agent.tar")?;
+            step.done();
+        }
+        let step = Step::begin("installing the chart".to_owned(), Some("2 minutes"));
+        let (repository, tag) = IMAGE.split_once(':').unwrap_or((IMAGE, "latest"));
+        let mut helm = Command::new("helm");
+        helm.args(["upgrade", "--install", "cryopod"]).arg(repository::root().join("charts/cryopod"));
+        helm.args(["--namespace", "cryopod-system", "--create-namespace", "--wait", "--timeout", "6m"]);
+        helm.args(["--set", "image.pullPolicy=Never"]);
+        helm.args(["--set", &format!("image.repository={repository}"), "--set", &format!("image.tag={tag}")]);
+        helm.envs(self.env()?);
+        process::logged(helm, &step, "installing the chart", &self.dir.join("log/helm"))?;
+        step.done();
         Ok(())
     }
 

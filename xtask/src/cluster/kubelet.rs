@@ -77,15 +77,18 @@ pub(super) fn leave(cache: &Cache, node: &Node) {
     // A node that is being taken down anyway needs none of it.
     node.script("systemctl stop kubelet; rm -f /etc/systemd/system/kubelet.service").ok();
     monitor(cache, node, &format!("hostfwd_remove tcp:{}:{PORT}", node.address())).ok();
-    Command::new("ip").args(["address", "del", &format!("{}/32", node.address()), "dev", "lo"]).output().ok();
+    let address = node.address();
+    Command::new("ip").args(["route", "del", "local", &address, "dev", "lo", "table", "local"]).output().ok();
 }
 
-/// The API server reaches kubelet at the node's own address, which this host has on its loopback device.
+/// The API server reaches kubelet at the node's own address, which this host takes for its own.
 fn forward(cache: &Cache, dir: &Path, node: &Node, step: &Step) -> Result<(), Error> {
     let (address, log) = (node.address(), dir.join("log/forward"));
     let mut command = Command::new("ip");
-    command.args(["address", "replace", &format!("{address}/32"), "dev", "lo"]);
-    process::logged(command, step, "giving the loopback device the node's address", &log)?;
+    // With the source 127.0.0.1, which the emulator translates: the node has the address itself, and would drop packets that
+    // seem to come from there.
+    command.args(["route", "replace", "local", &address, "dev", "lo", "table", "local", "src", "127.0.0.1"]);
+    process::logged(command, step, "making the node's address one of this host", &log)?;
     let said = monitor(cache, node, "info usernet").map_err(at("ask", &dir.join("log")))?;
     if said.contains(&format!("{address} {PORT}")) {
         return Ok(());

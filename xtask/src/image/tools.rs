@@ -66,14 +66,6 @@ impl Tools {
         tests: &[],
     };
 
-    /// Installs the chart.
-    pub(crate) const HELM: Self = Self {
-        name: "helm",
-        destination: "usr/local/bin",
-        version: Some(("helm.sh/helm/v3/internal/version.version", "helm.sh/helm/v3")),
-        tests: &[],
-    };
-
     /// A containerd with the bootstrap of shims as it was before 2.3; nodes get it on demand.
     pub(crate) const OLDER_CONTAINERD: Self = Self {
         name: "containerd-2.2",
