@@ -11,19 +11,23 @@ pub mod plan;
 
 pub(crate) use act::source;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, ResourceExt};
 
-use crate::api::PodCheckpoint;
+use crate::api::{PodCheckpoint, condition};
 use crate::context::{Context, Error};
 
 /// Captures at the same time on one node; the shim has one a pod.
 const CONCURRENCY: u16 = 4;
+
+/// How often the objects are counted for `/metrics`.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs until the process ends.
 pub async fn run(context: Arc<Context>) {
@@ -36,7 +40,10 @@ async fn controller(context: &Arc<Context>, unclaimed: bool) {
     let selector = watcher::Config::default().fields(&format!("status.nodeName={node}"));
     let api: Api<PodCheckpoint> = Api::all(context.client.clone());
     let settings = Config::default().concurrency(CONCURRENCY);
-    let controller = Controller::new(api, selector).with_config(settings);
+    // The captured pod's template is most of an object and nothing that is decided here.
+    let (reader, writer) = reflector::store();
+    let stream = watcher(api, selector).default_backoff().modify(slim).reflect(writer).applied_objects();
+    let controller = Controller::for_stream(stream, reader.clone()).with_config(settings);
     let done = |result: Result<(_, Action), _>| async {
         if let Err(error) = result {
             tracing::debug!(%error, "podcheckpoints");
@@ -45,7 +52,27 @@ async fn controller(context: &Arc<Context>, unclaimed: bool) {
     if unclaimed {
         controller.run(claim::reconcile, retry, Arc::clone(context)).for_each(done).await;
     } else {
-        controller.run(act::reconcile, retry, Arc::clone(context)).for_each(done).await;
+        let count = async {
+            loop {
+                let mut reasons = BTreeMap::<String, u64>::new();
+                for object in reader.state() {
+                    let status = object.status.as_ref();
+                    let reason = status.map_or("", |status| condition::reason(&status.conditions));
+                    *reasons.entry(reason.to_owned()).or_default() += 1;
+                }
+                context.metrics.objects(reasons);
+                tokio::time::sleep(COUNT_EVERY).await;
+            }
+        };
+        let controller = controller.run(act::reconcile, retry, Arc::clone(context)).for_each(done);
+        tokio::join!(controller, count);
+    }
+}
+
+fn slim(object: &mut PodCheckpoint) {
+    object.metadata.managed_fields = None;
+    if let Some(status) = &mut object.status {
+        status.checkpointed_pod_template = None;
     }
 }
 

@@ -4,6 +4,7 @@
 //! when they saw it change, so that clocks of nodes need not agree. A holder that cannot renew stops leading before anybody
 //! else may begin. What the leader does is idempotent all the same: two leaders for a moment do no harm.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -66,8 +67,12 @@ pub fn turn(lease: Option<&Lease>, me: &str, last: Option<Sight>, now: Instant) 
     (turn, Some(sight))
 }
 
+/// When the API server last answered.
+pub type Contact = Arc<Mutex<Option<Instant>>>;
+
 /// Who leads, for as long as the process runs.
 pub struct Election {
+    contact: Contact,
     api: Api<Lease>,
     me: String,
     name: String,
@@ -75,8 +80,8 @@ pub struct Election {
 
 impl Election {
     /// Among the agents whose leases are in this namespace. `me` is unique for each process.
-    pub fn new(client: Client, namespace: &str, me: String) -> Self {
-        Self { api: Api::namespaced(client, namespace), me, name: format!("{MANAGER}-leader") }
+    pub fn new(client: Client, namespace: &str, me: String, contact: Contact) -> Self {
+        Self { contact, api: Api::namespaced(client, namespace), me, name: format!("{MANAGER}-leader") }
     }
 
     /// Leads whenever it can: `lead` is started when leadership is won and dropped when it is lost.
@@ -89,7 +94,11 @@ impl Election {
         let (mut sight, mut renewed) = (None, Instant::now());
         loop {
             let began = Instant::now();
-            match tokio::time::timeout(RENEW, self.look(&mut sight)).await {
+            let looked = tokio::time::timeout(RENEW, self.look(&mut sight)).await;
+            if matches!(looked, Ok(Ok(_))) {
+                *self.contact.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(began);
+            }
+            match looked {
                 Ok(Ok(true)) => {
                     renewed = began;
                     if leading.is_none() {

@@ -30,6 +30,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Each look at the store says which store it is; that is the shim's to log.
+const LOG: &str = "info,cryopod_shim=warn";
+
 /// An error and what it comes from.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -55,7 +58,7 @@ fn crds() -> Result<(), Box<dyn Error>> {
 
 fn begin(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CRYOPOD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG));
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
     let node = match args.node_name.clone() {
         Some(node) => node,

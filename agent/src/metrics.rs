@@ -43,6 +43,10 @@ struct Inner {
     freeze_seconds: Histogram,
     checkpoint_bytes: Histogram,
     restore_seconds: Histogram,
+    criu_seconds: Histogram,
+    zfs_seconds: BTreeMap<&'static str, Histogram>,
+    /// How many of this node's objects have which reason.
+    objects: BTreeMap<String, u64>,
     recover_failures: u64,
     /// By namespace and name: last success and next time; known to the leader.
     schedules: BTreeMap<(String, String), (Option<Timestamp>, Option<Timestamp>)>,
@@ -56,13 +60,30 @@ impl Default for Metrics {
             freeze_seconds: Histogram::new(FREEZE),
             checkpoint_bytes: Histogram::new(SIZE),
             restore_seconds: Histogram::new(OPERATION),
+            criu_seconds: Histogram::new(FREEZE),
+            zfs_seconds: BTreeMap::new(),
+            objects: BTreeMap::new(),
             recover_failures: 0,
             schedules: BTreeMap::new(),
         }))
     }
 }
 
+impl Inner {
+    fn zfs(&mut self, operation: &'static str, time: Duration) {
+        self.zfs_seconds
+            .entry(operation)
+            .or_insert_with(|| Histogram::new(FREEZE))
+            .observe(time.as_secs_f64());
+    }
+}
+
 impl Metrics {
+    /// A call of the store took so long: `list`, `read`, `delete`, each one or more calls of ZFS.
+    pub fn store_call(&self, operation: &'static str, time: Duration) {
+        self.with(|inner| inner.zfs(operation, time));
+    }
+
     fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
@@ -73,6 +94,12 @@ impl Metrics {
             *inner.operations.entry(("checkpoint", "success", String::new())).or_default() += 1;
             inner.checkpoint_seconds.observe(stored.total.as_secs_f64());
             inner.freeze_seconds.observe(stored.freeze.as_secs_f64());
+            for frozen in &stored.criu_frozen {
+                inner.criu_seconds.observe(frozen.as_secs_f64());
+            }
+            for time in &stored.snapshots {
+                inner.zfs("snapshot", *time);
+            }
             inner.checkpoint_bytes.observe(stored.memory_bytes.saturating_add(stored.disk_bytes) as f64);
         });
     }
@@ -102,6 +129,11 @@ impl Metrics {
     /// Something that a crash left could not be put right.
     pub fn recover_failed(&self, count: u64) {
         self.with(|inner| inner.recover_failures += count);
+    }
+
+    /// How this node's objects stand: each reason and how many have it.
+    pub fn objects(&self, reasons: BTreeMap<String, u64>) {
+        self.with(|inner| inner.objects = reasons);
     }
 
     /// How a schedule stands.
@@ -149,12 +181,23 @@ impl Metrics {
                     &inner.checkpoint_bytes,
                 ),
                 (
+                    "cryopod_criu_frozen_seconds",
+                    "CRIU's part of the freeze, of each container.",
+                    &inner.criu_seconds,
+                ),
+                (
                     "cryopod_restore_duration_seconds",
                     "From the first pod made to the last one running.",
                     &inner.restore_seconds,
                 ),
             ] {
-                histogram.render(text, name, help);
+                text.head(name, "histogram", help);
+                histogram.render(text, name, &[]);
+            }
+            let name = "cryopod_zfs_operation_duration_seconds";
+            text.head(name, "histogram", "Operations of the store on ZFS.");
+            for (operation, histogram) in &inner.zfs_seconds {
+                histogram.render(text, name, &[("operation", operation)]);
             }
             text.head(
                 "cryopod_recover_failures_total",

@@ -60,11 +60,18 @@ pub struct Stored {
     pub memory_bytes: u64,
     /// Bytes that the disks refer to.
     pub disk_bytes: u64,
+    /// CRIU's part of the freeze, of each container with memory.
+    pub criu_frozen: Vec<Duration>,
+    /// The atomic snapshots of the disks, with the time that each took.
+    pub snapshots: Vec<Duration>,
     /// Name, image and whether there is memory, of each container.
     pub containers: Vec<(String, String, bool)>,
     /// Where the store is: dataset or directory.
     pub place: String,
 }
+
+/// How the phase of a capture begins in which ZFS takes the snapshots.
+const SNAPSHOT: &str = "disks";
 
 impl Stored {
     /// What the manifest says.
@@ -83,6 +90,19 @@ impl Stored {
             total: manifest.timeline.total(),
             memory_bytes: summary.memory_bytes,
             disk_bytes: summary.disk_bytes,
+            criu_frozen: manifest
+                .members
+                .iter()
+                .filter_map(|record| record.memory.as_ref())
+                .map(|memory| Duration::from_micros(memory.frozen_us))
+                .collect(),
+            snapshots: manifest
+                .timeline
+                .phases
+                .iter()
+                .filter(|phase| phase.name.starts_with(SNAPSHOT))
+                .map(|phase| Duration::from_micros(phase.duration_us))
+                .collect(),
             containers: manifest.members.iter().map(member).collect(),
             place,
         }

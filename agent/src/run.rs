@@ -4,11 +4,12 @@
 //! Ending leaves everything as it is: captures go on in the shims that are asked again after the next start.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use cryopod_checkpoint::audit::{self, Actor};
 use cryopod_checkpoint::info::CheckpointInfo;
 use cryopod_checkpoint::recover::Recovery;
 use cryopod_command::Limits;
@@ -19,7 +20,7 @@ use kube::Client;
 use tokio::sync::watch;
 
 use crate::context::Context;
-use crate::leader::{Election, identity};
+use crate::leader::{Contact, Election, identity};
 use crate::metrics::scrape::Scraper;
 use crate::metrics::{Metrics, Text};
 use crate::node::{LocalNode, NodeWork};
@@ -31,6 +32,8 @@ const STORE_AGE: Duration = Duration::from_secs(60);
 /// Longest look at the store, and longest recovery.
 const LOOK: Duration = Duration::from_secs(60);
 const RECOVER: Duration = Duration::from_secs(600);
+/// An agent whose API server is silent for so long is not ready.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How often what a crash left is looked for again.
 const RECOVER_EVERY: Duration = Duration::from_secs(300);
 
@@ -65,6 +68,7 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`].
 pub async fn run(settings: Settings, client: Option<Client>) -> Result<(), RunError> {
+    audit::begin(Path::new(audit::DIR), Actor::this("cryopod-agent"));
     let (address, metrics) = (settings.listen, Arc::new(Metrics::default()));
     let listener = serve::listen(address).await.map_err(|source| RunError::Listen { address, source })?;
     let (told, leading) = watch::channel(false);
@@ -75,6 +79,7 @@ pub async fn run(settings: Settings, client: Option<Client>) -> Result<(), RunEr
         store: tokio::sync::Mutex::default(),
         recovered: AtomicBool::new(false),
         leading,
+        contact: Arc::new(Mutex::new(client.as_ref().map(|_| Instant::now()))),
     });
     tokio::spawn(serve::run(listener, Arc::clone(&shown)));
     recover(&shown).await;
@@ -91,10 +96,11 @@ pub async fn run(settings: Settings, client: Option<Client>) -> Result<(), RunEr
         }
     });
     if let Some(client) = client {
-        let work: Arc<dyn NodeWork> = Arc::new(LocalNode::new(shown.sources.clone()));
+        let work: Arc<dyn NodeWork> = Arc::new(LocalNode::new(shown.sources.clone(), Arc::clone(&metrics)));
         let context = Arc::new(Context::new(client.clone(), &settings.node, work, metrics));
         tokio::spawn(checkpoint::run(Arc::clone(&context)));
-        let election = Election::new(client, &settings.namespace, identity(&settings.node));
+        let election =
+            Election::new(client, &settings.namespace, identity(&settings.node), Arc::clone(&shown.contact));
         tokio::spawn(election.run(told, move || lead(Arc::clone(&context))));
     } else {
         tracing::warn!("no cluster is configured: metrics and recovery only");
@@ -186,6 +192,8 @@ struct Shown {
     store: tokio::sync::Mutex<Look>,
     recovered: AtomicBool,
     leading: watch::Receiver<bool>,
+    /// When the API server last answered; None where no cluster is configured.
+    contact: Contact,
 }
 
 impl Shown {
@@ -248,6 +256,12 @@ impl Source for Shown {
     }
 
     fn unready(&self) -> Option<String> {
-        (!self.recovered.load(Ordering::Relaxed)).then(|| "looks for what a crash left".to_owned())
+        if !self.recovered.load(Ordering::Relaxed) {
+            return Some("looks for what a crash left".to_owned());
+        }
+        let silent =
+            self.contact.lock().unwrap_or_else(std::sync::PoisonError::into_inner).map(|at| at.elapsed());
+        let seconds = silent.filter(|silent| *silent > SILENCE)?.as_secs();
+        Some(format!("the API server has not answered for {seconds} s"))
     }
 }

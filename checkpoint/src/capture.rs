@@ -27,6 +27,7 @@ use std::sync::Arc;
 use cryopod_command::Limits;
 use jiff::Timestamp;
 
+use crate::audit::{self, Entry};
 use crate::fault;
 use crate::id::CheckpointId;
 use crate::journal::{CaptureStage, Journal, Operation};
@@ -83,12 +84,29 @@ pub fn take(
     limits: &Limits,
 ) -> Result<Taken, CaptureError> {
     let created = Timestamp::now();
+    let id = options.id.clone().unwrap_or_else(|| CheckpointId::generate(&target.pod().name, created));
+    let taken = take_as(&id, created, &target, store, journal, &options, limits);
+    if taken.is_err() {
+        let entry = Entry::new(audit::Operation::Capture).checkpoint(&id).pod(target.pod());
+        audit::note(entry.labels(&options.labels).result(&taken));
+    }
+    taken
+}
+
+fn take_as(
+    id: &CheckpointId,
+    created: Timestamp,
+    target: &Arc<dyn Target>,
+    store: &Arc<Store>,
+    journal: &Journal,
+    options: &CaptureOptions<'_>,
+    limits: &Limits,
+) -> Result<Taken, CaptureError> {
     let mut recorder = Recorder::start();
     let progress = options.progress;
     progress.step("preflight");
-    let plan = recorder.phase("preflight", |_| plan::plan(target.as_ref(), store, &options, limits))?;
-    let id = options.id.clone().unwrap_or_else(|| CheckpointId::generate(&target.pod().name, created));
-    let mut plan = plan.named(&id);
+    let plan = recorder.phase("preflight", |_| plan::plan(target.as_ref(), store, options, limits))?;
+    let mut plan = plan.named(id);
     loop {
         fault::step("capture.journal")?;
         let operation = Operation::Capture {
@@ -100,9 +118,9 @@ pub fn take(
             stage: CaptureStage::Prepared,
         };
         let mut draft = Draft::reserve(id.clone(), Arc::clone(store), journal, plan.snapshots(), operation)?;
-        let error = match attempt(&target, &mut draft, &plan, &options, &mut recorder, limits) {
+        let error = match attempt(target, &mut draft, &plan, options, &mut recorder, limits) {
             Ok(Done { content, frozen, memory, disks }) => {
-                let parts = commit::Parts::new(created, &options, &plan, target.as_ref(), memory, disks);
+                let parts = commit::Parts::new(created, options, &plan, target.as_ref(), memory, disks);
                 return Ok(Taken::new(draft, content, recorder, frozen, parts));
             }
             Err(error) => error,

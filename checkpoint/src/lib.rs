@@ -4,6 +4,7 @@
 //! transaction (`capture`), its journal, the store on ZFS or in a directory, retention and the export stream; what
 //! is captured it sees only through [`target::Target`].
 
+pub mod audit;
 pub mod capture;
 pub mod compat;
 pub mod digest;

@@ -18,10 +18,12 @@ mod roots;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cryopod_command::Limits;
 
+use crate::audit::{self, Entry, Operation};
 use crate::compat;
 use crate::fault;
 use crate::journal::Journal;
@@ -40,6 +42,21 @@ pub use roots::{container_key, forget};
 
 /// Places the disks of one member and says where its memory is.
 pub fn place(
+    store: &Store,
+    journal: &Journal,
+    request: &PlaceRequest<'_>,
+    limits: &Limits,
+) -> Result<Placed, PlaceError> {
+    let placed = place_it(store, journal, request, limits);
+    let to = BTreeMap::from([
+        ("container".to_owned(), request.container.to_owned()),
+        ("member".to_owned(), request.member.to_owned()),
+    ]);
+    audit::note(Entry::new(Operation::Restore).checkpoint(request.checkpoint).labels(&to).result(&placed));
+    placed
+}
+
+fn place_it(
     store: &Store,
     journal: &Journal,
     request: &PlaceRequest<'_>,

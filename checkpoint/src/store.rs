@@ -33,6 +33,7 @@ use cryopod_command::Limits;
 use cryopod_zfs::SnapshotName;
 use serde::Serialize;
 
+use crate::audit::{self, Entry, Operation};
 use crate::digest::Sha256;
 use crate::id::{CheckpointId, Reference};
 use crate::info::CheckpointInfo;
@@ -238,6 +239,12 @@ impl Store {
     /// Deletes a checkpoint: it disappears at once; space that restored pods share is freed with the last of them.
     /// A held one is deleted too, since only `prune` asks for holds.
     pub fn delete(&self, id: &CheckpointId, limits: &Limits) -> Result<Deleted, StoreError> {
+        let deleted = self.delete_it(id, limits);
+        audit::note(Entry::new(Operation::Delete).checkpoint(id).result(&deleted));
+        deleted
+    }
+
+    fn delete_it(&self, id: &CheckpointId, limits: &Limits) -> Result<Deleted, StoreError> {
         self.info(id, limits)?;
         let _unread =
             self.locks().try_lock(&read_lock(id))?.ok_or_else(|| StoreError::InUse { id: id.clone() })?;
@@ -264,6 +271,7 @@ impl Store {
             Self::Zfs(store) => store.remove(id, &[], limits),
             Self::Dir(store) => store.remove(id),
         };
+        audit::note(Entry::new(Operation::Delete).checkpoint(id).result(&deleted));
         deleted.map(Pruned::Deleted)
     }
 
@@ -276,10 +284,13 @@ impl Store {
     pub fn set_held(&self, id: &CheckpointId, held: bool, limits: &Limits) -> Result<(), StoreError> {
         let _keeping = self.locks().lock(&keep_lock(id), limits)?;
         self.info(id, limits)?;
-        match self {
+        let done = match self {
             Self::Zfs(store) => store.set_held(id, held, limits),
             Self::Dir(store) => store.set_held(id, held),
-        }
+        };
+        let operation = if held { Operation::Hold } else { Operation::Release };
+        audit::note(Entry::new(operation).checkpoint(id).result(&done));
+        done
     }
 
     /// Frees what was deleted and is no longer shared; returns how many pieces went.

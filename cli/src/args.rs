@@ -2,6 +2,7 @@
 //!
 //! Help texts here are the source of `--help`, the man pages and the completions. What a verb does is in `verb/`.
 
+mod audit;
 mod checkpoints;
 mod containers;
 mod route;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use audit::AuditVerb;
 pub(crate) use checkpoints::{
     CheckpointArgs, CheckpointsVerb, DeleteCheckpointArgs, ExportArgs, HoldArgs, ImportArgs,
     ListCheckpointsArgs, ModeArg, PruneArgs, RestoreArgs, ShowArgs, TcpArg, VerifyArgs,
@@ -135,6 +137,9 @@ pub(crate) enum Verb {
     /// Look after templates: images in the store, which containers are clones of
     #[command(subcommand)]
     Template(TemplateVerb),
+    /// Look at the log of operations on this node
+    #[command(subcommand)]
+    Audit(AuditVerb),
     /// Finish or undo what a killed operation left behind
     Recover,
     /// Say what works on this node, and what to do about the rest

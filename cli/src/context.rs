@@ -6,6 +6,7 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cryopod_checkpoint::audit;
 use cryopod_checkpoint::journal::Journal;
 use cryopod_checkpoint::store::StoreKind as Kind;
 use cryopod_checkpoint::store::{self, Chosen, SharedStore, StoreChoice, StoreConfig};
@@ -159,6 +160,12 @@ impl Context {
         // Another root is another world, with a journal of its own: tests, a trial beside a running node.
         let own = self.root != Path::new(DEFAULT_ROOT);
         if own { self.root.join("journal") } else { JOURNAL.into() }
+    }
+
+    /// Where operations are written down: beside the journal.
+    pub(crate) fn audit_dir(&self) -> PathBuf {
+        let own = self.root != Path::new(DEFAULT_ROOT);
+        if own { self.root.join("audit") } else { audit::DIR.into() }
     }
 
     /// Standalone containers.

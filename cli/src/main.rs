@@ -26,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use cryopod_checkpoint::audit::{self, Actor};
 use cryopod_runtime::criu::hook;
 
 use args::{Cli, LogLevel};
@@ -68,9 +69,12 @@ fn run(cli: Cli) -> u8 {
     let form = if cli.verb.wants_json() { Format::Json } else { cli.global.output };
     let output = Output::new(form, cli.global.no_color);
     log(cli.global.log_level, output.is_json());
-    let outcome = Signals::install()
-        .and_then(|signals| Context::new(cli.global, output, signals))
-        .and_then(|context| verb::dispatch(&context, &cli.verb));
+    let outcome = Signals::install().and_then(|signals| Context::new(cli.global, output, signals)).and_then(
+        |context| {
+            audit::begin(&context.audit_dir(), Actor::this("cryopod"));
+            verb::dispatch(&context, &cli.verb)
+        },
+    );
     match outcome {
         Ok(code) => code,
         // Whoever read our output has what it wanted.

@@ -2,6 +2,7 @@
 //!
 //! A verb returns its exit code, or an error from which the code follows.
 
+mod audit;
 mod checkpoint;
 mod checkpoints;
 mod config;
@@ -68,6 +69,7 @@ pub(crate) fn dispatch(context: &Context, verb: &Verb) -> Result<u8, Error> {
         Verb::Doctor => doctor::run(context),
         Verb::Settle(args) => settling::run(context, args),
         Verb::Restore(args) => restore::run(context, args),
+        Verb::Audit(verb) => audit::run(context, *verb),
         Verb::Recover => recover::run(context),
         Verb::Monitor(args) => detached::monitor(context, &args.id),
     }

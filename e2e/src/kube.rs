@@ -21,13 +21,23 @@ pub fn node_name() -> Result<String, Failure> {
         .ok()
         .and_then(|nodes| nodes.split(',').next().map(str::to_owned))
         .filter(|name| !name.is_empty())
-        .ok_or_else(|| "CRYOPOD_E2E_NODES names no node: run it by `cargo xtask test --suite kube`".to_owned())
+        .ok_or_else(|| {
+            "CRYOPOD_E2E_NODES names no node: run it by `cargo xtask test --suite kube`".to_owned()
+        })
 }
 
 /// Runs a script in a node; its standard output.
 pub fn in_node(node: &str, script: &str) -> Result<String, Failure> {
     let xtask = std::env::var("CRYOPOD_XTASK").map_err(|_| "CRYOPOD_XTASK is not set")?;
     shell::exec_ok(&[&xtask, "node", "run", "--name", node, "--", "sh", "-ec", script])
+}
+
+/// What the agent of the node serves.
+pub fn agent(path: &str) -> Result<String, Failure> {
+    let node = node_name()?;
+    let address = "jsonpath={.status.addresses[?(@.type==\"InternalIP\")].address}";
+    let address = kubectl(&["get", "node", &node, "-o", address])?;
+    in_node(&node, &format!("curl -sf http://{address}:9464/{path}"))
 }
 
 /// kubectl, or its plugin, whatever it answers.
@@ -141,7 +151,8 @@ pub fn count(pod: &str) -> Result<(String, u64), Failure> {
     eventually(&format!("pod {pod} counts"), PATIENCE, || {
         let done = try_kubectl(&["logs", pod, "--tail=1"])?;
         let line = done.stdout.trim();
-        let parsed = line.rsplit_once(' ').and_then(|(word, number)| Some((word.to_owned(), number.parse().ok()?)));
+        let parsed =
+            line.rsplit_once(' ').and_then(|(word, number)| Some((word.to_owned(), number.parse().ok()?)));
         Ok(parsed)
     })
 }
@@ -157,6 +168,11 @@ pub fn file(pod: &str) -> Result<u64, Failure> {
 pub fn goes_on(pod: &str, before: &(String, u64)) -> Result<(), Failure> {
     let after = count(pod)?;
     let on_disk = file(pod)?;
-    let is_it = after.0 == before.0 && after.1 >= before.1 && on_disk.abs_diff(after.1) < 200 && on_disk >= before.1;
-    if is_it { Ok(()) } else { Err(format!("{pod} has {after:?} and {on_disk} in its file; before it was {before:?}")) }
+    let is_it =
+        after.0 == before.0 && after.1 >= before.1 && on_disk.abs_diff(after.1) < 200 && on_disk >= before.1;
+    if is_it {
+        Ok(())
+    } else {
+        Err(format!("{pod} has {after:?} and {on_disk} in its file; before it was {before:?}"))
+    }
 }

@@ -1,9 +1,12 @@
 //! What the binary does for each way of calling it.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use cryopod_runtime::criu::hook;
+
+use cryopod_checkpoint::audit::{self, Actor};
 
 use crate::args::{self, Invocation};
 use crate::backends::Configured;
@@ -25,6 +28,7 @@ pub fn main() -> ExitCode {
         Ok(invocation) => invocation,
         Err(error) => return fail(&error),
     };
+    audit::begin(Path::new(audit::DIR), Actor::this("containerd-shim-cryopod-v2"));
     match invocation {
         Invocation::Start(args) => end(spawn::start(&args)),
         Invocation::Serve(args) => end(server::serve(&args, Box::new(Configured::default()))),

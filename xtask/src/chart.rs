@@ -13,8 +13,10 @@ const CHART: &str = "charts/cryopod";
 const FROM: &str = "<!-- values: written by `cargo xtask docs --write` from values.yaml -->\n";
 const TO: &str = "<!-- end of values -->";
 /// Files of the repository and their copies in the chart.
-const COPIES: &[(&str, &str)] =
-    &[("deploy/prometheus/alerts.yaml", "files/alerts.yaml"), ("deploy/grafana/cryopod.json", "files/dashboard.json")];
+const COPIES: &[(&str, &str)] = &[
+    ("deploy/prometheus/alerts.yaml", "files/alerts.yaml"),
+    ("deploy/grafana/cryopod.json", "files/dashboard.json"),
+];
 
 /// Path in the repository and text of each file.
 pub(crate) fn files(root: &Path, until: Instant) -> Result<Vec<(String, String)>, String> {
@@ -49,8 +51,10 @@ fn definitions(root: &Path, until: Instant) -> Result<Vec<(String, String)>, Str
 
 /// The README with the table in its place.
 fn with_values(readme: &str, table: &str) -> Result<String, String> {
-    let (before, rest) = readme.split_once(FROM).ok_or("charts/cryopod/README.md has no place for the values")?;
-    let (_, after) = rest.split_once(TO).ok_or("charts/cryopod/README.md: the place for the values has no end")?;
+    let (before, rest) =
+        readme.split_once(FROM).ok_or("charts/cryopod/README.md has no place for the values")?;
+    let (_, after) =
+        rest.split_once(TO).ok_or("charts/cryopod/README.md: the place for the values has no end")?;
     Ok(format!("{before}{FROM}\n{table}\n{TO}{after}"))
 }
 

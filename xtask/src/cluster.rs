@@ -14,16 +14,17 @@ mod plane;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cache::Cache;
+use crate::deploy::{self, Profile};
 use crate::image::Tools;
 use crate::lock::{self, Lock};
 use crate::machine::Machine;
 use crate::node::{self, Node};
 use crate::progress::Step;
-use crate::deploy::Profile;
 use crate::{agent_image, image, process, repository};
 
 /// The image that is installed: of this checkout, whatever its version.
@@ -190,10 +191,19 @@ impl<'a> Cluster<'a> {
         let programs = self.programs()?;
         let helm = Tools::HELM.programs(self.cache)?;
         let path = std::env::var("PATH").unwrap_or_default();
+        // kubectl finds its plugins in PATH, by their names.
+        let plugin = deploy::built(Profile::Release, "kubectl-cryopod", false);
+        let bin = self.dir.join("bin");
+        fs::create_dir_all(&bin).map_err(at("make", &bin))?;
+        for name in ["kubectl-cryopod", "kubectl-checkpoint", "kubectl-restore", "kubectl_complete-cryopod"] {
+            let link = bin.join(name);
+            fs::remove_file(&link).ok();
+            symlink(&plugin, &link).map_err(at("link", &link))?;
+        }
         let executable = std::env::current_exe().map_err(at("find", Path::new("/proc/self/exe")))?;
         Ok(vec![
             ("KUBECONFIG", admin.display().to_string()),
-            ("PATH", format!("{}:{}:{path}", programs.display(), helm.display())),
+            ("PATH", format!("{}:{}:{}:{path}", bin.display(), programs.display(), helm.display())),
             ("CRYOPOD_XTASK", executable.display().to_string()),
             ("CRYOPOD_CLUSTER", self.dir.display().to_string()),
         ])

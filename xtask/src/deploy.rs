@@ -153,7 +153,8 @@ fn enable(node: &Node) -> Result<(), Error> {
 /// Builds the programs of these packages, each with its libraries or without.
 pub(crate) fn build(profile: Profile, packages: &[(&'static str, bool)]) -> Result<(), Error> {
     for (linked, statically) in [(Linked::Dynamically, false), (Linked::Statically, true)] {
-        let wanted = packages.iter().filter(|(_, it)| *it == statically).flat_map(|(name, _)| ["--package", name]);
+        let wanted =
+            packages.iter().filter(|(_, it)| *it == statically).flat_map(|(name, _)| ["--package", name]);
         cargo(profile, linked, wanted)?;
     }
     Ok(())

@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let began = Instant::now();
     // Without a deadline of the whole run, the budgets of the suites bound it.
     let deadline = options.deadline_minutes.map(|minutes| began + Duration::from_secs(60 * minutes));
-    let wants_node = chosen.iter().any(|suite| matches!(suite.place, Place::Node(_)));
+    let wants_node = chosen.iter().any(|suite| matches!(suite.place, Place::Node(_) | Place::Cluster));
     let mut inside = Inside::new(&cache, options.node.as_deref());
     let mut outcomes: Vec<(&str, Outcome)> = Vec::new();
     for suite in &chosen {
@@ -104,7 +104,7 @@ fn chosen(options: &Options) -> Result<Vec<&'static Suite>, String> {
     }
     for name in &options.suite {
         let suite = suites::find(name).ok_or_else(|| format!("no suite '{name}'; there are: {}", names()))?;
-        if options.filter.is_some() && !matches!(suite.place, Place::Node(_)) {
+        if options.filter.is_some() && !matches!(suite.place, Place::Node(_) | Place::Cluster) {
             return Err(format!("suite '{name}' takes no filter; use cargo test"));
         }
     }
@@ -118,6 +118,7 @@ fn list() {
         let place = match suite.place {
             Place::Cargo | Place::Docs | Place::Chart | Place::Packages => "host",
             Place::Node(_) => "node",
+            Place::Cluster => "both",
         };
         println!("{:<12} {place}  {}", suite.name, suite.about);
     }
@@ -134,6 +135,10 @@ fn suite_outcome(
         // Making the node ready is not on the suite's own budget.
         let wish = Wish { full: options.full, filter: options.filter.as_deref(), budget, deadline };
         return inside.suite(suite, programs, &wish);
+    }
+    if matches!(suite.place, Place::Cluster) {
+        let wish = Wish { full: options.full, filter: options.filter.as_deref(), budget, deadline };
+        return inside.cluster(suite, &wish);
     }
     let until = Instant::now() + budget;
     let until = deadline.map_or(until, |end| until.min(end));

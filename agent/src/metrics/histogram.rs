@@ -24,17 +24,16 @@ impl Histogram {
         self.sum += value;
     }
 
-    pub(super) fn render(&self, text: &mut Text, name: &str, help: &str) {
-        text.head(name, "histogram", help);
+    pub(super) fn render(&self, text: &mut Text, name: &str, labels: &[(&str, &str)]) {
         let bucket = format!("{name}_bucket");
         let mut below = 0;
         for (at, count) in self.counts.iter().enumerate() {
             below += count;
             let bound = self.bounds.get(at).map_or_else(|| "+Inf".to_owned(), ToString::to_string);
-            text.line(&bucket, &[("le", &bound)], below as f64);
+            text.line(&bucket, &[labels, &[("le", &bound)]].concat(), below as f64);
         }
-        text.line(&format!("{name}_sum"), &[], self.sum);
-        text.line(&format!("{name}_count"), &[], below as f64);
+        text.line(&format!("{name}_sum"), labels, self.sum);
+        text.line(&format!("{name}_count"), labels, below as f64);
     }
 }
 
@@ -49,8 +48,8 @@ mod tests {
             histogram.observe(value);
         }
         let mut text = Text::default();
-        histogram.render(&mut text, "x_seconds", "X.");
-        let expected = "# HELP x_seconds X.\n# TYPE x_seconds histogram\nx_seconds_bucket{le=\"0.1\"} 1\n\
+        histogram.render(&mut text, "x_seconds", &[]);
+        let expected = "x_seconds_bucket{le=\"0.1\"} 1\n\
                         x_seconds_bucket{le=\"1\"} 2\nx_seconds_bucket{le=\"+Inf\"} 3\nx_seconds_sum 7.6\nx_seconds_count 3\n";
         assert_eq!(text.into_string(), expected);
     }

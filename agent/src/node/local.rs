@@ -1,7 +1,7 @@
 //! The node that the agent runs on.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cryopod_checkpoint::id::CheckpointId;
@@ -15,6 +15,7 @@ use cryopod_shim::control::client::{Client, ClientError};
 use cryopod_shim::discovery::{self, Shim};
 
 use super::{NodeError, NodeWork, Order, Progress, Stored};
+use crate::metrics::Metrics;
 
 /// A look at the store; a pool that is busy with a scrub still answers well within it.
 const LOOK: Duration = Duration::from_secs(60);
@@ -23,16 +24,25 @@ const LOOK: Duration = Duration::from_secs(60);
 const LIST_AGE: Duration = Duration::from_secs(10);
 
 /// The real one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LocalNode {
     sources: Sources,
+    metrics: Arc<Metrics>,
     list: Mutex<Option<(Instant, BTreeSet<CheckpointId>)>>,
 }
 
 impl LocalNode {
     /// By the configuration that these files give.
-    pub fn new(sources: Sources) -> Self {
-        Self { sources, list: Mutex::default() }
+    pub fn new(sources: Sources, metrics: Arc<Metrics>) -> Self {
+        Self { sources, metrics, list: Mutex::default() }
+    }
+
+    /// Does it and notes how long it took.
+    fn timed<T>(&self, operation: &'static str, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let done = work();
+        self.metrics.store_call(operation, began.elapsed());
+        done
     }
 
     fn open(&self) -> Result<Node, NodeError> {
@@ -115,7 +125,7 @@ impl NodeWork for LocalNode {
 
     fn stored(&self, id: &CheckpointId) -> Result<Option<Stored>, NodeError> {
         let node = self.open()?;
-        match node.store.manifest(id, &Limits::within(LOOK)) {
+        match self.timed("read", || node.store.manifest(id, &Limits::within(LOOK))) {
             Ok(manifest) => Ok(Some(Stored::of(&manifest, node.store.place()))),
             Err(error) if error.kind() == Kind::NotFound => Ok(None),
             Err(error) => Err(NodeError::Store(error.to_string())),
@@ -130,7 +140,8 @@ impl NodeWork for LocalNode {
             return Ok(ids.contains(id));
         }
         let node = self.open()?;
-        let found = node.store.list(&Limits::within(LOOK)).map_err(|e| NodeError::Store(e.to_string()))?;
+        let found = self.timed("list", || node.store.list(&Limits::within(LOOK)));
+        let found = found.map_err(|error| NodeError::Store(error.to_string()))?;
         let ids: BTreeSet<_> = found.into_iter().map(|info| info.id).collect();
         let has = ids.contains(id);
         *list = Some((Instant::now(), ids));
@@ -140,7 +151,7 @@ impl NodeWork for LocalNode {
     fn delete(&self, id: &CheckpointId) -> Result<(), NodeError> {
         let node = self.open()?;
         self.forget_list();
-        match node.store.delete(id, &Limits::within(LOOK)) {
+        match self.timed("delete", || node.store.delete(id, &Limits::within(LOOK))) {
             Ok(deleted) => {
                 tracing::info!(%id, ?deleted, "deleted");
                 Ok(())

@@ -11,6 +11,7 @@ use super::draft::{Draft, Frozen};
 use super::memory::Rounds;
 use super::plan::Plan;
 use super::{CaptureError, CaptureOptions, Captured};
+use crate::audit::{self, Entry};
 use crate::facts::NodeFacts;
 use crate::fault;
 use crate::id::CheckpointId;
@@ -113,7 +114,20 @@ impl Taken {
     }
 
     /// Hashes, writes the manifest and makes the checkpoint visible.
-    pub fn commit(mut self, progress: &dyn Progress, limits: &Limits) -> Result<Captured, CaptureError> {
+    pub fn commit(self, progress: &dyn Progress, limits: &Limits) -> Result<Captured, CaptureError> {
+        let (id, pod, labels) = (self.draft.id().clone(), self.parts.pod.clone(), self.parts.labels.clone());
+        let committed = self.commit_it(progress, limits);
+        let mut entry = Entry::new(audit::Operation::Capture).checkpoint(&id).pod(&pod).labels(&labels);
+        if let Ok(Captured { manifest, .. }) = &committed {
+            let (summary, timeline) = (manifest.summary(), &manifest.timeline);
+            let bytes = summary.memory_bytes.saturating_add(summary.disk_bytes);
+            entry = entry.figures(timeline.total(), timeline.freeze(), bytes);
+        }
+        audit::note(entry.result(&committed));
+        committed
+    }
+
+    fn commit_it(mut self, progress: &dyn Progress, limits: &Limits) -> Result<Captured, CaptureError> {
         let records = self.records(progress, limits)?;
         limits.check().map_err(CaptureError::Stopped)?;
         fault::step("capture.manifest")?;

@@ -11,6 +11,7 @@ use cryopod_zfs::{SendRequest, SnapshotName};
 
 use super::ShipError;
 use super::format::{MAX_CHUNK, Section, Tag, Writer};
+use crate::audit::{self, Entry, Operation};
 use crate::id::CheckpointId;
 use crate::manifest::{DiskContent, DiskRecord, MemberRecord};
 use crate::progress::Progress;
@@ -41,6 +42,19 @@ pub struct Exported {
 
 /// Writes checkpoint `id` to `out`, settling it first; fails where the store has something else than the manifest says.
 pub fn export(
+    store: &Store,
+    id: &CheckpointId,
+    out: &mut dyn Write,
+    options: ExportOptions,
+    progress: &dyn Progress,
+    limits: &Limits,
+) -> Result<Exported, ShipError> {
+    let exported = export_it(store, id, out, options, progress, limits);
+    audit::note(Entry::new(Operation::Export).checkpoint(id).result(&exported));
+    exported
+}
+
+fn export_it(
     store: &Store,
     id: &CheckpointId,
     out: &mut dyn Write,

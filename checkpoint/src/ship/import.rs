@@ -11,6 +11,7 @@ use cryopod_command::Limits;
 
 use super::ShipError;
 use super::format::{Data, Reader, Tag};
+use crate::audit::{self, Entry};
 use crate::capture::draft_lock;
 use crate::digest::{Hasher, Sha256};
 use crate::durable;
@@ -45,6 +46,21 @@ pub fn import(
 ) -> Result<CheckpointId, ShipError> {
     let mut reader = Reader::new(input, limits)?;
     let manifest = manifest(&mut reader)?;
+    let imported = import_it(store, journal, &mut reader, &manifest, options, progress, limits);
+    let entry = Entry::new(audit::Operation::Import).checkpoint(&manifest.id).pod(&manifest.pod);
+    audit::note(entry.result(&imported));
+    imported
+}
+
+fn import_it(
+    store: &Store,
+    journal: &Journal,
+    reader: &mut Reader<'_>,
+    manifest: &Manifest,
+    options: ImportOptions,
+    progress: &dyn Progress,
+    limits: &Limits,
+) -> Result<CheckpointId, ShipError> {
     let id = manifest.id.clone();
     let needs_zfs =
         manifest.stored_disks().any(|(_, _, disk)| matches!(disk.content, DiskContent::Zfs { .. }));
@@ -66,10 +82,10 @@ pub fn import(
             return Err(error.into());
         }
     };
-    let draft = Draft { store, content, manifest: &manifest, options, progress, limits };
-    let outcome = draft.sections(&mut reader).and_then(|()| {
+    let draft = Draft { store, content, manifest, options, progress, limits };
+    let outcome = draft.sections(reader).and_then(|()| {
         fault::step("import.commit")?;
-        Ok(store.commit_import(&manifest, limits)?)
+        Ok(store.commit_import(manifest, limits)?)
     });
     if let Err(error) = outcome {
         // If this fails too, the entry stays and recovery removes the draft.

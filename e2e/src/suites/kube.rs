@@ -27,7 +27,10 @@ pub fn suite(full: bool) -> Suite {
         test("what_cannot_be_captured_says_why", bad::captures),
         test("what_cannot_be_restored_says_why", bad::restores),
         test("an_agent_that_is_killed_finishes_what_it_began", rough::agent_killed),
-        test("a_checkpoint_that_is_deleted_while_it_is_taken_leaves_the_pod_running", rough::deleted_meanwhile),
+        test(
+            "a_checkpoint_that_is_deleted_while_it_is_taken_leaves_the_pod_running",
+            rough::deleted_meanwhile,
+        ),
     ];
     let mut left_out = Vec::new();
     if full {

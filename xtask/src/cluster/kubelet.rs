@@ -52,7 +52,8 @@ pub(super) fn join(cache: &Cache, dir: &Path, programs: &Path, node: &Node, api:
     if sum.trim() != built {
         node.copy_in(&programs.join("kubelet"), "/usr/local/bin/kubelet.new")?;
         // One that runs cannot be written to.
-        let install = "chmod 755 /usr/local/bin/kubelet.new; mv /usr/local/bin/kubelet.new /usr/local/bin/kubelet";
+        let install =
+            "chmod 755 /usr/local/bin/kubelet.new; mv /usr/local/bin/kubelet.new /usr/local/bin/kubelet";
         let from = crate::quote::line([&built]);
         node.script(&format!("{install}; echo {from} > /usr/local/bin/.kubelet.from"))?;
     }

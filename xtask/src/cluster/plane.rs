@@ -22,7 +22,7 @@ const READY: Duration = Duration::from_secs(180);
 const ENDS: Duration = Duration::from_secs(20);
 
 /// The parts, in the order of their start.
-pub(super) const PARTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+const PARTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
 /// What is written down of a running control plane.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -55,11 +55,6 @@ pub(super) fn start(dir: &Path, programs: &Path) -> Result<u16, Error> {
     }
     step.done();
     Ok(ports.api)
-}
-
-/// Starts one part if it does not run; also after somebody killed it.
-pub(super) fn launch_part(dir: &Path, programs: &Path, part: &'static str) -> Result<(), Error> {
-    launch(dir, programs, part, ports(dir)?)
 }
 
 fn ports(dir: &Path) -> Result<Ports, Error> {
@@ -159,7 +154,7 @@ fn launch(dir: &Path, programs: &Path, part: &'static str, ports: Ports) -> Resu
 }
 
 /// The process of a part, if it is still that one.
-pub(super) fn running(dir: &Path, part: &str) -> Option<Pid> {
+fn running(dir: &Path, part: &str) -> Option<Pid> {
     let note = fs::read_to_string(dir.join("run").join(part)).ok()?;
     let (pid, started) = note.trim().split_once(' ')?;
     let pid: i32 = pid.parse().ok()?;
@@ -213,7 +208,7 @@ pub(super) fn stop(dir: &Path) -> Result<(), Error> {
 }
 
 /// Ends one part; a process that does not go is killed.
-pub(super) fn end(dir: &Path, part: &str, signal: Signal) {
+fn end(dir: &Path, part: &str, signal: Signal) {
     let late = Instant::now() + ENDS;
     while let Some(pid) = running(dir, part) {
         let signal = if Instant::now() > late { Signal::SIGKILL } else { signal };

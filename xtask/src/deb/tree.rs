@@ -58,11 +58,14 @@ pub(super) fn fill(recipe: &Path, root: &Path, profile: Profile) -> Result<(), E
 }
 
 fn lines(text: &str) -> impl Iterator<Item = (usize, Option<Line<'_>>)> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    let lines =
+        text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
     lines.map(|(at, line)| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let parsed = match words[..] {
-            [source, destination, mode] if destination.starts_with('/') => Some(Line { source, destination, mode }),
+            [source, destination, mode] if destination.starts_with('/') => {
+                Some(Line { source, destination, mode })
+            }
             _ => None,
         };
         (at + 1, parsed)
@@ -202,7 +205,8 @@ mod tests {
 
     #[test]
     fn a_recipe_is_read_line_by_line_and_a_strange_one_is_named() {
-        let text = "# comment\n\n@cryopod  /usr/bin/cryopod 755\n-a /usr/bin/b link\nhalf\na relative/b 644\n";
+        let text =
+            "# comment\n\n@cryopod  /usr/bin/cryopod 755\n-a /usr/bin/b link\nhalf\na relative/b 644\n";
         let read: Vec<_> = lines(text).map(|(number, line)| (number, line.map(|it| it.mode))).collect();
         assert_eq!(read, [(3, Some("755")), (4, Some("link")), (5, None), (6, None)]);
     }

@@ -46,7 +46,8 @@ pub(super) fn suite(until: Instant) -> Outcome {
         Ok(files) => {
             for (path, text) in files {
                 let same = fs::read_to_string(root.join(&path)).is_ok_and(|there| there == text);
-                let result = if same { Ok(()) } else { Err("differs; run `cargo xtask docs --write`".into()) };
+                let result =
+                    if same { Ok(()) } else { Err("differs; run `cargo xtask docs --write`".into()) };
                 check(&format!("{path}: is what it is made from"), result);
             }
         }
@@ -130,8 +131,10 @@ impl Bench {
     }
 
     fn configuration(&self, values: Option<&Path>, check: &mut dyn FnMut(&str, Result<(), String>)) {
-        let name = values.and_then(Path::file_name).map_or("values.yaml".into(), |name| name.to_string_lossy());
-        let mut lint = Command::new(&self.helm).args(["lint", "--strict", "--quiet", "--kube-version", KUBERNETES[0]]);
+        let name =
+            values.and_then(Path::file_name).map_or("values.yaml".into(), |name| name.to_string_lossy());
+        let mut lint =
+            Command::new(&self.helm).args(["lint", "--strict", "--quiet", "--kube-version", KUBERNETES[0]]);
         if let Some(values) = values {
             lint = lint.arg("--values").arg(values);
         }
@@ -143,7 +146,10 @@ impl Bench {
             {
                 check(&format!("{name}: only what works on the node is privileged"), privileges(text));
             }
-            check(&format!("{name}: Kubernetes {version}"), text.and_then(|text| self.conforms(&text, version)));
+            check(
+                &format!("{name}: Kubernetes {version}"),
+                text.and_then(|text| self.conforms(&text, version)),
+            );
         }
     }
 
@@ -161,7 +167,8 @@ impl Bench {
     fn conforms(&self, text: &str, version: &str) -> Result<(), String> {
         let file = self.work.path().join("rendered.yaml");
         fs::write(&file, text).map_err(|error| error.to_string())?;
-        let location = self.schemas.join("{{ .NormalizedKubernetesVersion }}/{{ .ResourceKind }}{{ .KindSuffix }}.json");
+        let location =
+            self.schemas.join("{{ .NormalizedKubernetesVersion }}/{{ .ResourceKind }}{{ .KindSuffix }}.json");
         let mut command = Command::new(&self.kubeconform).args(["-strict", "-skip", OPERATOR]);
         command = command.args(["-kubernetes-version", version, "-schema-location"]).arg(location);
         self.quiet(command.arg(file))
@@ -190,7 +197,9 @@ fn privileges(text: &str) -> Result<(), String> {
     }
     // The pods of `helm test` have a command of their own.
     if privileged + dropped < commands {
-        return Err(format!("of {commands} containers {privileged} are privileged and {dropped} have no rights"));
+        return Err(format!(
+            "of {commands} containers {privileged} are privileged and {dropped} have no rights"
+        ));
     }
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! Suites that run inside the node: it is made once, fresh, and shared by them; a suite that takes it down with it gets
 //! the next one a fresh one.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::outcome::{Outcome, Reader};
 use super::suites::{self, Suite};
 use crate::cache::Cache;
+use crate::cluster::Cluster;
+use crate::deploy::{self, Profile};
 use crate::node::Node;
 use crate::session::Session;
 use crate::{report, stream};
@@ -71,6 +74,27 @@ impl<'a> Inside<'a> {
         if outcome.failed > 0 {
             self.keep_journal(&node, suite.name);
         }
+        outcome
+    }
+
+    /// Runs a suite on this host against a cluster of which the node is a member as long as the suite runs.
+    pub(super) fn cluster(&mut self, suite: &Suite, wish: &Wish<'_>) -> Outcome {
+        let node = match self.ready(wish.deadline) {
+            Ok(node) => node,
+            Err(why) => return Outcome::broken(format!("no node to run it on: {why}")),
+        };
+        let cluster = Cluster::new(self.cache);
+        let nodes = [node];
+        let made = cluster.up(&nodes).and_then(|()| cluster.install(&nodes)).and_then(|()| cluster.env());
+        let outcome = match made {
+            Ok(env) => outside(suite.name, nodes[0].name(), env, wish),
+            Err(error) => Outcome::broken(format!("no cluster to run it on: {}", report::chain(&error))),
+        };
+        if outcome.failed > 0 {
+            self.keep_journal(&nodes[0], suite.name);
+        }
+        let mut outcome = outcome;
+        outcome.check("the cluster is taken down", cluster.down().map_err(|error| report::chain(&error)));
         outcome
     }
 
@@ -159,6 +183,24 @@ fn run(node: &Node, argv: &[&str], wish: &Wish<'_>, until: Instant) -> Outcome {
         Ok(stream::End::Exited(124 | 137)) => reader.suite(stream::End::TimedOut),
         Ok(end) => reader.suite(end),
         Err(error) => Outcome::broken(format!("cannot start ssh: {error}")),
+    }
+}
+
+/// Runs `cryopod-e2e` on this host.
+fn outside(name: &str, node: &str, env: Vec<(&'static str, String)>, wish: &Wish<'_>) -> Outcome {
+    let until = Instant::now() + wish.budget;
+    let until = wish.deadline.map_or(until, |deadline| until.min(deadline));
+    let mut command = Command::new(deploy::built(Profile::Release, suites::E2E, false));
+    command.arg(name).args(wish.full.then_some("--full")).args(wish.filter);
+    command.envs(env).env("CRYOPOD_E2E_NODES", node);
+    let mut reader = Reader::default();
+    let end = stream::stream(command, until, |line| {
+        reader.line(line);
+        println!("{line}");
+    });
+    match end {
+        Ok(end) => reader.suite(end),
+        Err(error) => Outcome::broken(format!("cannot start {}: {error}", suites::E2E)),
     }
 }
 

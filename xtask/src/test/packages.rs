@@ -53,7 +53,10 @@ const CONTENTS: &[(&str, &[&str])] = &[
             "usr/share/man/man8/cryopod-agent.8.gz",
         ],
     ),
-    ("kubectl-cryopod", &["usr/bin/kubectl-cryopod", "usr/bin/kubectl-checkpoint", "usr/bin/kubectl-restore"]),
+    (
+        "kubectl-cryopod",
+        &["usr/bin/kubectl-cryopod", "usr/bin/kubectl-checkpoint", "usr/bin/kubectl-restore"],
+    ),
 ];
 
 type Check<'a> = dyn FnMut(&str, Result<(), String>) + 'a;
@@ -82,7 +85,8 @@ fn all(limits: &Limits, check: &mut Check<'_>) -> Result<(), String> {
     let packages = deb::build(Profile::Release, work.path(), 1).map_err(|error| said(&error))?;
     for package in &packages {
         let name = name(package);
-        let lintian = Command::new("lintian").args(["--fail-on", "error,warning", "--tag-display-limit", "0"]);
+        let lintian =
+            Command::new("lintian").args(["--fail-on", "error,warning", "--tag-display-limit", "0"]);
         // Debian's own policy on uploads is not about a package from elsewhere; root is what this host runs as.
         check(&format!("{name}: lintian"), quiet(lintian.arg("--allow-root").arg(package), limits));
         check(&format!("{name}: contents"), contents(&name, package, limits));
@@ -101,14 +105,19 @@ fn name(package: &Path) -> String {
 }
 
 fn contents(name: &str, package: &Path, limits: &Limits) -> Result<(), String> {
-    let list = Command::new("dpkg-deb").arg("--contents").arg(package).run(limits).map_err(|error| error.to_string())?;
+    let list = Command::new("dpkg-deb")
+        .arg("--contents")
+        .arg(package)
+        .run(limits)
+        .map_err(|error| error.to_string())?;
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
     let paths: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().nth(5)).collect();
     let wanted = CONTENTS.iter().find(|(other, _)| *other == name).map_or(&[][..], |(_, paths)| paths);
     if wanted.is_empty() {
         return Err("nobody says what is in it".into());
     }
-    let missing: Vec<&str> = wanted.iter().copied().filter(|path| !paths.contains(&format!("./{path}").as_str())).collect();
+    let missing: Vec<&str> =
+        wanted.iter().copied().filter(|path| !paths.contains(&format!("./{path}").as_str())).collect();
     let local: Vec<&str> = paths.iter().copied().filter(|path| path.contains("/usr/local")).collect();
     if missing.is_empty() && local.is_empty() {
         return Ok(());
@@ -127,14 +136,18 @@ fn units(root: &Path, limits: &Limits, check: &mut Check<'_>) {
 /// Verbs and options of the agent are in its manual page, which is written by hand.
 fn manual(root: &Path, limits: &Limits, check: &mut Check<'_>) {
     let page = fs::read_to_string(root.join("deploy/man/cryopod-agent.8")).unwrap_or_default();
-    let agent = crate::programs::file(Profile::Release, "cryopod-agent").unwrap_or_else(|| PathBuf::from("cryopod-agent"));
+    let agent = crate::programs::file(Profile::Release, "cryopod-agent")
+        .unwrap_or_else(|| PathBuf::from("cryopod-agent"));
     let help = |arguments: &[&str]| {
         let output = Command::new(&agent).args(arguments).arg("--help").run(limits);
-        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).map_err(|error| error.to_string())
+        output
+            .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+            .map_err(|error| error.to_string())
     };
     let result = help(&[]).and_then(|text| {
         let verbs = text.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1);
-        let verbs = verbs.take_while(|line| line.starts_with("  ")).filter_map(|line| line.split_whitespace().next());
+        let verbs =
+            verbs.take_while(|line| line.starts_with("  ")).filter_map(|line| line.split_whitespace().next());
         let mut missing = Vec::new();
         for verb in verbs.filter(|verb| *verb != "help") {
             if !page.contains(&format!(".Cm {verb}\n")) {

@@ -24,6 +24,8 @@ pub(super) enum Place {
     Packages,
     /// Programs inside the node; `--full` is added to their arguments when it is asked for.
     Node(&'static [&'static [&'static str]]),
+    /// A suite of `cryopod-e2e` on this host, against a cluster whose node is that of the other suites.
+    Cluster,
 }
 
 /// One suite.
@@ -153,6 +155,13 @@ pub(super) const SUITES: &[Suite] = &[
         only_full: false,
         budget: minutes(25),
     },
+    Suite {
+        name: "kube",
+        about: "a cluster with kubelet and chart: checkpoints, restores, clones, schedules and drains by kubectl; kills",
+        place: Place::Cluster,
+        only_full: false,
+        budget: minutes(25),
+    },
 ];
 
 /// The suite `name`.
@@ -166,10 +175,12 @@ pub(super) fn of_e2e() -> impl Iterator<Item = &'static str> {
         Place::Node(programs) => Some(programs),
         _ => None,
     });
-    programs.flat_map(|programs| programs.iter()).filter_map(|argv| match argv {
+    let inside = programs.flat_map(|programs| programs.iter()).filter_map(|argv| match argv {
         [program, name] if *program == E2E => Some(*name),
         _ => None,
-    })
+    });
+    let outside = SUITES.iter().filter(|suite| matches!(suite.place, Place::Cluster)).map(|suite| suite.name);
+    inside.chain(outside)
 }
 
 #[cfg(test)]

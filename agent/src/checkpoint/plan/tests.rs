@@ -64,6 +64,8 @@ fn stored(uid: &str) -> Data {
         total: Duration::from_secs(1),
         memory_bytes: 1,
         disk_bytes: 2,
+        criu_frozen: Vec::new(),
+        snapshots: Vec::new(),
         containers: Vec::new(),
         place: "tank/cryopod".into(),
     }))

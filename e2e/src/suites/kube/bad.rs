@@ -40,7 +40,8 @@ pub(super) fn captures() -> Result<(), Failure> {
     says("podcheckpoint", "replaced", "SourcePodReplaced", &["00000000"])?;
     says("podcheckpoint", "no-container", "CheckpointFailed", &["sidecar"])?;
     // An event says it where people look first.
-    let events = kubectl(&["get", "events", "--field-selector", "involvedObject.name=stock,involvedObject.kind=Pod"])?;
+    let events =
+        kubectl(&["get", "events", "--field-selector", "involvedObject.name=stock,involvedObject.kind=Pod"])?;
     ensure(events.contains("CheckpointFailed"), || events.clone())?;
     for (arguments, word) in [
         (vec!["checkpoint", "nobody"], "nobody"),
@@ -51,7 +52,9 @@ pub(super) fn captures() -> Result<(), Failure> {
         (vec!["cryopod", "describe", "nothing"], "nothing"),
     ] {
         let done = try_kubectl(&arguments)?;
-        ensure(done.code != 0 && done.stderr.contains(word), || format!("{arguments:?}: {} {}", done.code, done.stderr))?;
+        ensure(done.code != 0 && done.stderr.contains(word), || {
+            format!("{arguments:?}: {} {}", done.code, done.stderr)
+        })?;
     }
     // What the API server itself refuses.
     let wrong = checkpoint("wrong", "ours", &json!({ "ttl": "7x" }));

@@ -95,13 +95,21 @@ pub(super) fn kubelet_endpoint() -> Result<(), Failure> {
     let said = kubectl(&["create", "--raw", &path, "-f", "/dev/null"])?;
     let answer: Value = serde_json::from_str(&said).map_err(|error| format!("{said}: {error}"))?;
     let archive = answer["items"][0].as_str().ok_or_else(|| format!("no archive in {said}"))?.to_owned();
-    let listed = kube::in_node(&node, &format!("tar tf {archive} | head -50; checkpointctl show {archive} >/dev/null"))?;
+    let listed = kube::in_node(
+        &node,
+        &format!("tar tf {archive} | head -50; checkpointctl show {archive} >/dev/null"),
+    )?;
     ensure(listed.contains("checkpoint/inventory.img"), || listed.clone())?;
     let stored = kube::in_node(&node, "cryopod checkpoints list -o json")?;
     ensure(stored.contains("byhand"), || format!("the store does not have it: {stored}"))?;
     let after = count("byhand")?;
     ensure(after.0 == before.0 && after.1 > before.1, || format!("{before:?}, then {after:?}"))?;
-    kube::in_node(&node, &format!("rm {archive}; cryopod checkpoints list -o json | grep -o '\"id\": *\"[^\"]*\"' | cut -d'\"' -f4 | grep byhand | xargs -n1 cryopod checkpoints delete"))?;
+    kube::in_node(
+        &node,
+        &format!(
+            "rm {archive}; cryopod checkpoints list -o json | grep -o '\"id\": *\"[^\"]*\"' | cut -d'\"' -f4 | grep byhand | xargs -n1 cryopod checkpoints delete"
+        ),
+    )?;
     delete(&["pod", "byhand"])
 }
 
@@ -109,7 +117,7 @@ pub(super) fn metrics() -> Result<(), Failure> {
     apply(&counter("measured", Some("cryopod")))?;
     until_running("measured")?;
     kubectl(&["checkpoint", "measured", "--name", "measured", "--timeout", "5m"])?;
-    let text = kube::in_node(&kube::node_name()?, "curl -sf http://127.0.0.1:9464/metrics")?;
+    let text = kube::agent("metrics")?;
     for wanted in [
         "cryopod_build_info{version=",
         "cryopod_pods{backend=\"crun\"}",
@@ -121,7 +129,7 @@ pub(super) fn metrics() -> Result<(), Failure> {
     ] {
         ensure(text.contains(wanted), || format!("{wanted} is not in the metrics:\n{text}"))?;
     }
-    kube::in_node(&kube::node_name()?, "curl -sf http://127.0.0.1:9464/readyz")?;
+    kube::agent("readyz")?;
     delete(&["pod", "measured"])?;
     delete(&["podcheckpoint", "measured"])
 }

@@ -3,7 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::kube::{self, apply, count, counter, delete, get, goes_on, kubectl, list, until_reason, until_running};
+use crate::kube::{
+    self, apply, count, counter, delete, get, goes_on, kubectl, list, until_reason, until_running,
+};
 use crate::shell;
 use crate::suite::{Failure, ensure};
 
@@ -94,7 +96,9 @@ pub(super) fn random_kills() -> Result<(), Failure> {
     }
     let after = count("hunted")?;
     ensure(after.0 == before.0 && after.1 > before.1, || format!("{before:?}, then {after:?}"))?;
-    shell::eventually("four are left", kube::PATIENCE, || Ok((list(&["podcheckpoints"])?.len() == 4).then_some(())))?;
+    shell::eventually("four are left", kube::PATIENCE, || {
+        Ok((list(&["podcheckpoints"])?.len() == 4).then_some(()))
+    })?;
     kubectl(&["delete", "pod", "hunted", "--timeout=120s"])?;
     kubectl(&["restore", "hunted-6", "--name", "hunted", "--timeout", "5m"])?;
     goes_on("hunted", &before)?;

@@ -25,15 +25,28 @@ pub(super) fn by_hand() -> Result<(), Failure> {
     }
     until_running("sched-a")?;
     until_running("sched-b")?;
-    kubectl(&["cryopod", "schedule", "create", "keep", "--schedule", "0 3 1 1 *", "-l", "group=sched", "--keep-last", "1"])?;
+    kubectl(&[
+        "cryopod",
+        "schedule",
+        "create",
+        "keep",
+        "--schedule",
+        "0 3 1 1 *",
+        "-l",
+        "group=sched",
+        "--keep-last",
+        "1",
+    ])?;
     for round in 1..=2 {
         kubectl(&["cryopod", "schedule", "run", "keep"])?;
         let mut seen = String::new();
         eventually(&format!("round {round} is complete and pruned"), kube::PATIENCE * 2, || {
             let schedule = get("checkpointschedule", "keep")?.unwrap_or_default();
             seen = schedule["status"].to_string();
-            let is_over = schedule["status"]["active"] == 0 && schedule["status"]["runs"].as_array().is_none_or(Vec::is_empty);
-            let names: Vec<Value> = of_schedule("keep")?.iter().map(|it| it["metadata"]["name"].clone()).collect();
+            let is_over = schedule["status"]["active"] == 0
+                && schedule["status"]["runs"].as_array().is_none_or(Vec::is_empty);
+            let names: Vec<Value> =
+                of_schedule("keep")?.iter().map(|it| it["metadata"]["name"].clone()).collect();
             Ok((is_over && complete("keep")? == 2 && names.len() == 2).then_some(()))
         })
         .map_err(|error| format!("{error}: {seen}"))?;
@@ -50,7 +63,18 @@ pub(super) fn by_hand() -> Result<(), Failure> {
 pub(super) fn by_the_clock() -> Result<(), Failure> {
     apply(&counter("clock", Some("cryopod")))?;
     until_running("clock")?;
-    kubectl(&["cryopod", "schedule", "create", "minutely", "--schedule", "* * * * *", "-l", "app=clock", "--keep-last", "1"])?;
+    kubectl(&[
+        "cryopod",
+        "schedule",
+        "create",
+        "minutely",
+        "--schedule",
+        "* * * * *",
+        "-l",
+        "app=clock",
+        "--keep-last",
+        "1",
+    ])?;
     // Two minutes come; of their checkpoints one stays.
     let mut names = std::collections::BTreeSet::new();
     eventually("two runs and one checkpoint that is kept", Duration::from_secs(300), || {
@@ -69,10 +93,21 @@ pub(super) fn drain() -> Result<(), Failure> {
     object["metadata"]["labels"]["group"] = "drain".into();
     apply(&object)?;
     until_running("moving")?;
-    kubectl(&["cryopod", "schedule", "create", "safe", "--before-drain", "-l", "group=drain", "--mode", "full"])?;
+    kubectl(&[
+        "cryopod",
+        "schedule",
+        "create",
+        "safe",
+        "--before-drain",
+        "-l",
+        "group=drain",
+        "--mode",
+        "full",
+    ])?;
     eventually("the pods are kept from eviction", kube::PATIENCE, || {
         let budget = get("poddisruptionbudget", "cryopod-safe")?.unwrap_or_default();
-        Ok((budget["status"]["disruptionsAllowed"] == 0 && budget["status"]["currentHealthy"] == 1).then_some(()))
+        Ok((budget["status"]["disruptionsAllowed"] == 0 && budget["status"]["currentHealthy"] == 1)
+            .then_some(()))
     })?;
     let before = count("moving")?;
     let drained = drained(&node);

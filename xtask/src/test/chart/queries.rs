@@ -17,7 +17,8 @@ const SOURCES: &[&str] = &["agent/src", "shim/src/metrics.rs"];
 const HISTOGRAM: &[&str] = &["_bucket", "_sum", "_count"];
 
 /// Names of ours that are no metrics.
-const CRATES: &[&str] = &["cryopod_agent", "cryopod_shim", "cryopod_runtime", "cryopod_checkpoint", "cryopod_zfs"];
+const CRATES: &[&str] =
+    &["cryopod_agent", "cryopod_shim", "cryopod_runtime", "cryopod_checkpoint", "cryopod_zfs"];
 
 type Check = (String, Result<(), String>);
 
@@ -53,7 +54,8 @@ fn all(
     let unknown: BTreeSet<String> = asked.filter(|name| !knows(documented, name)).collect();
     checks.push((format!("metrics of queries are in {REFERENCE}"), none(&unknown)));
     let code = in_code(root);
-    let unwritten: BTreeSet<String> = code.iter().filter(|name| !documented.contains(*name)).cloned().collect();
+    let unwritten: BTreeSet<String> =
+        code.iter().filter(|name| !documented.contains(*name)).cloned().collect();
     checks.push((format!("metrics of the code are in {REFERENCE}"), none(&unwritten)));
     let gone: BTreeSet<String> = documented.iter().filter(|name| !code.contains(*name)).cloned().collect();
     checks.push((format!("metrics in {REFERENCE} are in the code"), none(&gone)));
@@ -85,7 +87,8 @@ fn parse(queries: &[(String, String)], work: &Path, limits: &Limits) -> Result<(
         .iter()
         .enumerate()
         .map(|(at, (_, query))| {
-            let query = query.replace("$__rate_interval", "5m").replace("$node", ".*").replace("$namespace", ".*");
+            let query =
+                query.replace("$__rate_interval", "5m").replace("$node", ".*").replace("$namespace", ".*");
             json!({"record": format!("query:{at}"), "expr": query})
         })
         .collect();
@@ -184,15 +187,20 @@ fn literals(source: &str) -> Vec<String> {
 /// Each alert's runbook is a heading of the page that its link names.
 fn runbooks(root: &Path, alerts: &str) -> Result<(), String> {
     let count = alerts.matches("- alert: ").count();
-    let links: Vec<&str> =
-        alerts.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: ")?.split_once("/main/")).map(|it| it.1).collect();
+    let links: Vec<&str> = alerts
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("runbook_url: ")?.split_once("/main/"))
+        .map(|it| it.1)
+        .collect();
     if count == 0 || links.len() != count {
         return Err(format!("{count} alerts, {} runbooks", links.len()));
     }
     let dead = links.iter().filter(|link| {
         let (page, anchor) = link.split_once('#').unwrap_or((link, ""));
         let text = fs::read_to_string(root.join(page)).unwrap_or_default();
-        !text.lines().any(|line| line.starts_with('#') && line.trim_start_matches('#').trim().to_lowercase() == anchor)
+        !text
+            .lines()
+            .any(|line| line.starts_with('#') && line.trim_start_matches('#').trim().to_lowercase() == anchor)
     });
     let dead: BTreeSet<String> = dead.map(|link| (*link).to_owned()).collect();
     none(&dead)
@@ -211,16 +219,22 @@ mod tests {
 
     #[test]
     fn metrics_are_found_in_queries_and_in_code() {
-        assert_eq!(metrics("sum by (a) (cryopod_x_total{b=\"c\"}) / cryopod_y"), ["cryopod_x_total", "cryopod_y"]);
-        let code = "text.head(\"cryopod_x_total\", \"counter\");\n#[cfg(test)]\nmod tests { \"cryopod_no_total\" }";
+        assert_eq!(
+            metrics("sum by (a) (cryopod_x_total{b=\"c\"}) / cryopod_y"),
+            ["cryopod_x_total", "cryopod_y"]
+        );
+        let code =
+            "text.head(\"cryopod_x_total\", \"counter\");\n#[cfg(test)]\nmod tests { \"cryopod_no_total\" }";
         assert_eq!(literals(code), ["cryopod_x_total"]);
     }
 
     #[test]
     fn a_panel_without_a_unit_is_wrong() {
         let source = json!({"uid": "${datasource}"});
-        let panel = |unit: &str| json!({"panels": [{"id": 1, "title": "T", "type": "stat", "description": "d", "datasource": source,
-            "gridPos": {"x": 0, "w": 4}, "fieldConfig": {"defaults": {"unit": unit}}, "targets": [{"datasource": source, "expr": "1"}]}]});
+        let panel = |unit: &str| {
+            json!({"panels": [{"id": 1, "title": "T", "type": "stat", "description": "d", "datasource": source,
+            "gridPos": {"x": 0, "w": 4}, "fieldConfig": {"defaults": {"unit": unit}}, "targets": [{"datasource": source, "expr": "1"}]}]})
+        };
         assert_eq!(fit(&panel("s")), Ok(()));
         assert!(fit(&panel("")).unwrap_err().contains("no unit"));
         assert!(fit(&json!({})).is_err());

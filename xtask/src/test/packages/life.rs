@@ -64,7 +64,10 @@ const STEPS: &[(&str, &str)] = &[
          test -d /var/lib/cryopod/store/checkpoints/a; test ! -e /var/lib/cryopod/journal
          rm -r /var/lib/cryopod",
     ),
-    ("purge: nothing else is left over", "find / -xdev -name '*cryopod*' -not -path '/packages/*' -not -path '/proc/*' | tee /tmp/left; test ! -s /tmp/left"),
+    (
+        "purge: nothing else is left over",
+        "find / -xdev -name '*cryopod*' -not -path '/packages/*' -not -path '/proc/*' | tee /tmp/left; test ! -s /tmp/left",
+    ),
     (
         "install again after a purge",
         "dpkg -i $next; cryopod --version; test -L /etc/systemd/system/multi-user.target.wants/cryopod-recover.service",
@@ -107,8 +110,18 @@ pub(super) fn checks(
         let script = format!(
             "first='{first}'; next='{next}'; bundle=/run/containerd/io.containerd.runtime.v2.task/k8s.io/pod\n{script}"
         );
-        let step = Command::new("unshare").args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", enter, "step"]);
-        let step = step.arg(&tree).arg(script).env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
+        let step = Command::new("unshare").args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-euc",
+            enter,
+            "step",
+        ]);
+        let step =
+            step.arg(&tree).arg(script).env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
         check(name, super::quiet(step, limits));
     }
     Ok(())
