@@ -33,6 +33,7 @@ const KINDS: &[&str] = &[
     "validatingadmissionpolicy-admissionregistration-v1",
     "validatingadmissionpolicybinding-admissionregistration-v1",
 ];
+/// How a kind refers to a definition; definitions refer to each other by the part behind the number sign.
 const REFERENCE: &str = "/api/_definitions.json#/$defs/";
 
 /// The folder with a folder `v1.34.0` per version.
@@ -108,8 +109,14 @@ fn whole(mut schema: Value, definitions: &Value) -> Result<Value, String> {
 fn close(value: &mut Value, wanted: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {
-            if let Some(name) = map.get("$ref").and_then(Value::as_str).and_then(|it| it.strip_prefix(REFERENCE)) {
-                let name = name.to_owned();
+            // Addresses of their own would be what references start from. As properties they are no texts.
+            for key in ["$id", "$schema"] {
+                if map.get(key).is_some_and(Value::is_string) {
+                    map.remove(key);
+                }
+            }
+            let inner = |it: &str| it.strip_prefix(REFERENCE).or(it.strip_prefix("#/$defs/")).map(str::to_owned);
+            if let Some(name) = map.get("$ref").and_then(Value::as_str).and_then(inner) {
                 map.insert("$ref".into(), json!(format!("#/$defs/{name}")));
                 wanted.insert(name);
             }
@@ -134,15 +141,18 @@ mod tests {
     fn a_schema_carries_what_it_refers_to_and_nothing_else() {
         let definitions = json!({"$defs": {
             "a": {"properties": {"b": {"$ref": format!("{REFERENCE}b")}}},
-            "b": {"type": "object", "additionalProperties": {"type": "string"}},
+            "b": {"$id": "x", "items": {"$ref": "#/$defs/d"}, "additionalProperties": {"type": "string"}},
             "c": {},
+            "d": {"properties": {"$id": {"type": "string"}}},
         }});
         let schema = json!({"properties": {"spec": {"$ref": format!("{REFERENCE}a")}}});
         let schema = whole(schema, &definitions).unwrap();
         assert_eq!(schema["properties"]["spec"]["$ref"], "#/$defs/a");
         assert_eq!((&schema["additionalProperties"], &schema["$defs"]["a"]["additionalProperties"]), (&json!(false), &json!(false)));
         assert_eq!(schema["$defs"]["b"]["additionalProperties"]["type"], "string");
-        assert_eq!(schema["$defs"].as_object().unwrap().len(), 2);
+        assert_eq!(schema["$defs"].as_object().unwrap().len(), 3);
+        assert_eq!(schema["$defs"]["d"]["properties"]["$id"]["type"], "string");
+        assert!(schema["$defs"]["b"].get("$id").is_none());
         let missing = json!({"$ref": format!("{REFERENCE}x")});
         assert!(whole(missing, &definitions).is_err());
     }
