@@ -37,8 +37,8 @@ pub(crate) struct Options {
 pub(crate) fn run(_options: &Options) -> Result<(), Box<dyn Error>> {
     let root = repository::root();
     let until = Instant::now() + LONGEST_BUILD;
-    let mut files = generated::pages(&root, until)?;
-    files.extend(chart::files(&root, until)?);
+    let mut files = chart::files(&root, until)?;
+    files.extend(generated::pages(&root, until)?);
     for (path, text) in files {
         let file = root.join(&path);
         if fs::read_to_string(&file).is_ok_and(|there| there == text) {
