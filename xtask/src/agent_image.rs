@@ -17,6 +17,9 @@ use crate::image::archive;
 use crate::progress::Step;
 use crate::{image, programs, repository};
 
+/// That of the node, whose programs the agent calls once it has entered it; it is itself called by its whole path.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// What to build.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -66,7 +69,7 @@ pub(crate) fn build(profile: Profile, reference: &str, output: &Path) -> Result<
     }
     fill(profile, &root)?;
     let step = Step::begin(format!("packing the image {reference}"), None);
-    let config = json!({"Entrypoint": ["/cryopod/cryopod-agent"], "Env": ["PATH=/cryopod"], "Labels": {
+    let config = json!({"Entrypoint": ["/cryopod/cryopod-agent"], "Env": [format!("PATH={PATH}")], "Labels": {
         "org.opencontainers.image.title": "cryopod agent",
         "org.opencontainers.image.licenses": "Apache-2.0",
         "org.opencontainers.image.version": env!("CARGO_PKG_VERSION"),

@@ -30,6 +30,16 @@ use crate::{agent_image, image, process, repository};
 /// The image that is installed: of this checkout, whatever its version.
 const IMAGE: &str = "localhost/cryopod-agent:test";
 
+/// Takes away what `node deploy` has put into a node, which puts it there again when it is asked to.
+const FORGET_DEPLOYED: &str = "
+for program in cryopod cryopod-agent cryopod-lxc cryopod-init cryopod-lxc-monitor containerd-shim-cryopod-v2 containerd-shim-cryopod-lxc-v2; do
+  readlink /usr/local/bin/$program | grep -q ^/usr/local/lib/cryopod/ || rm -f /usr/local/bin/$program
+  rm -f /usr/local/lib/cryopod-deployed/$program
+done
+systemctl disable --quiet cryopod-recover 2>/dev/null || true
+rm -f /etc/systemd/system/cryopod-recover.service
+";
+
 /// What `cargo xtask cluster` does.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
@@ -151,6 +161,8 @@ impl<'a> Cluster<'a> {
             let step = Step::begin(format!("importing the agent's image on node '{}'", node.name()), None);
             node.copy_in(&archive, "/var/lib/agent.tar")?;
             node.script("ctr -n k8s.io images import /var/lib/agent.tar; rm /var/lib/agent.tar")?;
+            // The image brings its own, and does not overwrite what somebody has put there by hand.
+            node.script(FORGET_DEPLOYED)?;
             step.done();
         }
         let step = Step::begin("installing the chart".to_owned(), Some("2 minutes"));
@@ -162,6 +174,11 @@ impl<'a> Cluster<'a> {
         helm.args(["--set", &format!("image.repository={repository}"), "--set", &format!("image.tag={tag}")]);
         helm.envs(self.env()?);
         process::logged(helm, &step, "installing the chart", &self.dir.join("log/helm"))?;
+        // helm counts a DaemonSet as ready when all pods but those that an update may take away are: of one, none.
+        let mut rollout = Command::new("kubectl");
+        rollout.args(["-n", "cryopod-system", "rollout", "status", "daemonset/cryopod-agent", "--timeout=8m"]);
+        rollout.envs(self.env()?);
+        process::logged(rollout, &step, "waiting for the agents", &self.dir.join("log/helm"))?;
         step.done();
         Ok(())
     }

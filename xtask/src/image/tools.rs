@@ -77,8 +77,14 @@ impl Tools {
         tests: &[],
     };
 
-    /// Holds what the chart renders against the schemas of Kubernetes.
-    pub(crate) const KUBECONFORM: Self = Self { name: "kubeconform", destination: "", version: None, tests: &[] };
+    /// Renders the chart.
+    pub(crate) const HELM: Self = Self::on_host("helm");
+    /// Holds what it renders against the schemas of Kubernetes.
+    pub(crate) const KUBECONFORM: Self = Self::on_host("kubeconform");
+
+    const fn on_host(name: &'static str) -> Self {
+        Self { name, destination: "", version: None, tests: &[] }
+    }
 
     /// The folder of the built programs.
     pub(crate) fn programs(&self, cache: &Cache) -> Result<PathBuf, Error> {
