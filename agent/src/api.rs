@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod condition;
 pub mod duration;
 pub mod keep;
+pub mod page;
 pub mod restore;
 pub mod schedule;
 

@@ -19,7 +19,14 @@ pub(crate) enum Verb {
     Await(cryopod_agent::waiting::Options),
     Host(cryopod_agent::host::Options),
     /// Print the custom resource definitions as YAML.
-    Crds,
+    Crds(CrdsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CrdsArgs {
+    /// Print what the documentation says of them instead.
+    #[arg(long, hide = true)]
+    pub(crate) markdown: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         Verb::Setup(options) => return cryopod_agent::setup::run(&options),
         Verb::Await(options) => return cryopod_agent::waiting::run(&options),
         Verb::Host(options) => return cryopod_agent::host::run(&options),
-        Verb::Crds => crds(),
+        Verb::Crds(args) => crds(args.markdown),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -49,7 +49,11 @@ fn chain(error: &dyn Error) -> String {
 }
 
 /// Prints the custom resource definitions, for people who install without the chart, and for the chart itself.
-fn crds() -> Result<(), Box<dyn Error>> {
+fn crds(markdown: bool) -> Result<(), Box<dyn Error>> {
+    if markdown {
+        println!("{}", cryopod_agent::api::page::markdown(&cryopod_agent::api::crds()).trim());
+        return Ok(());
+    }
     for crd in cryopod_agent::api::crds() {
         println!("---\n{}", serde_saphyr::to_string(&crd)?.trim_end());
     }

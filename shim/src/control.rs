@@ -6,4 +6,6 @@ pub mod client;
 mod service;
 
 pub use crate::proto::control as api;
+/// The server's side as it is generated, for tests that stand in for shims.
+pub use crate::proto::control_ttrpc as stubs;
 pub(crate) use service::ControlService;

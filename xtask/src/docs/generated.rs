@@ -29,7 +29,25 @@ pub(super) fn pages(root: &Path, until: Instant) -> Result<Vec<(String, String)>
         ("docs/reference/config.md".into(), config(&reference["config"], &types)?),
         ("docs/reference/refusals.md".into(), refusals(&reference["refusals"])?),
         ("docs/reference/faults.md".into(), faults(&reference["faults"])?),
+        ("docs/reference/objects.md".into(), objects(root, until)?),
     ])
+}
+
+/// The objects in a cluster, as the agent describes them.
+fn objects(root: &Path, until: Instant) -> Result<String, String> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root).args(["run", "--quiet", "--package", "cryopod-agent", "--", "crds", "--markdown"]);
+    let mut text = String::new();
+    let end = stream::stream_stdout(cargo, until, |line| {
+        text.push_str(line);
+        text.push('\n');
+    });
+    end.map_err(|error| format!("cannot start cargo: {error}"))?.good()?;
+    Ok(format!(
+        "# Objects\n\n{NOTE}\nGroup `cryopod.dev`, version `v1alpha1`, all of them namespaced. How to use them: \
+         [the guide](../guides/objects.md). Names, conditions and reasons of\n`PodCheckpoint` are those of the built-in object that \
+         Kubernetes prepares (KEP-5823).\n\n{text}"
+    ))
 }
 
 /// What the code says about itself.
