@@ -146,8 +146,9 @@ fn manual(root: &Path, limits: &Limits, check: &mut Check<'_>) {
     };
     let result = help(&[]).and_then(|text| {
         let verbs = text.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1);
-        let verbs =
-            verbs.take_while(|line| line.starts_with("  ")).filter_map(|line| line.split_whitespace().next());
+        // Names are indented by two; what is wrapped, by more.
+        let verbs = verbs.take_while(|line| line.starts_with("  ")).filter(|line| !line.starts_with("   "));
+        let verbs = verbs.filter_map(|line| line.split_whitespace().next());
         let mut missing = Vec::new();
         for verb in verbs.filter(|verb| *verb != "help") {
             if !page.contains(&format!(".Cm {verb}\n")) {

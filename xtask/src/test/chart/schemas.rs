@@ -38,7 +38,8 @@ const REFERENCE: &str = "/api/_definitions.json#/$defs/";
 
 /// The folder with a folder `v1.34.0` per version.
 pub(super) fn folder(cache: &Cache, versions: &[&str]) -> Result<PathBuf, String> {
-    let key = Recipe::default().text(REVISION).text(HASH).text(KINDS.join(",")).text(versions.join(",")).key();
+    let key =
+        Recipe::default().text(REVISION).text(HASH).text(KINDS.join(",")).text(versions.join(",")).key();
     let folder = cache.root().join("schemas").join(key);
     if folder.is_dir() {
         return Ok(folder);
@@ -55,7 +56,9 @@ pub(super) fn folder(cache: &Cache, versions: &[&str]) -> Result<PathBuf, String
     match fs::rename(&half, &folder) {
         Ok(()) => Ok(folder),
         // Somebody else was faster.
-        Err(_) if folder.is_dir() => fs::remove_dir_all(&half).map(|()| folder).map_err(|error| error.to_string()),
+        Err(_) if folder.is_dir() => {
+            fs::remove_dir_all(&half).map(|()| folder).map_err(|error| error.to_string())
+        }
         Err(error) => Err(format!("{}: {error}", folder.display())),
     }
 }
@@ -64,7 +67,11 @@ fn fetch(folder: &Path) -> Result<PathBuf, String> {
     let list = folder.join("requirements.txt");
     fs::write(&list, format!("{PACKAGE} --hash=sha256:{HASH}\n")).map_err(|error| error.to_string())?;
     let pip = Command::new("pip3").args(["download", "--quiet", "--no-deps", "--require-hashes", "--dest"]);
-    pip.arg(folder).arg("--requirement").arg(&list).run(&Limits::none()).map_err(|error| error.to_string())?;
+    pip.arg(folder)
+        .arg("--requirement")
+        .arg(&list)
+        .run(&Limits::none())
+        .map_err(|error| error.to_string())?;
     fs::remove_file(&list).map_err(|error| error.to_string())?;
     let mut there = fs::read_dir(folder).map_err(|error| error.to_string())?.flatten();
     there.next().map(|entry| entry.path()).ok_or_else(|| "pip left no file".into())
@@ -76,7 +83,8 @@ fn extract(wheel: &Path, version: &str, folder: &Path) -> Result<(), String> {
         let unzip = Command::new("unzip").arg("-p").arg(wheel).arg(path);
         let unzip = unzip.stdout(cryopod_command::Stdout::Capture { limit: 64 << 20 });
         let output = unzip.run(&Limits::none()).map_err(|error| error.to_string())?;
-        serde_json::from_slice::<Value>(&output.stdout).map_err(|error| format!("{name} of {version}: {error}"))
+        serde_json::from_slice::<Value>(&output.stdout)
+            .map_err(|error| format!("{name} of {version}: {error}"))
     };
     let definitions = read("_definitions")?;
     let to = folder.join(format!("v{version}"));
@@ -115,7 +123,8 @@ fn close(value: &mut Value, wanted: &mut BTreeSet<String>) {
                     map.remove(key);
                 }
             }
-            let inner = |it: &str| it.strip_prefix(REFERENCE).or(it.strip_prefix("#/$defs/")).map(str::to_owned);
+            let inner =
+                |it: &str| it.strip_prefix(REFERENCE).or(it.strip_prefix("#/$defs/")).map(str::to_owned);
             if let Some(name) = map.get("$ref").and_then(Value::as_str).and_then(inner) {
                 map.insert("$ref".into(), json!(format!("#/$defs/{name}")));
                 wanted.insert(name);
@@ -148,7 +157,10 @@ mod tests {
         let schema = json!({"properties": {"spec": {"$ref": format!("{REFERENCE}a")}}});
         let schema = whole(schema, &definitions).unwrap();
         assert_eq!(schema["properties"]["spec"]["$ref"], "#/$defs/a");
-        assert_eq!((&schema["additionalProperties"], &schema["$defs"]["a"]["additionalProperties"]), (&json!(false), &json!(false)));
+        assert_eq!(
+            (&schema["additionalProperties"], &schema["$defs"]["a"]["additionalProperties"]),
+            (&json!(false), &json!(false))
+        );
         assert_eq!(schema["$defs"]["b"]["additionalProperties"]["type"], "string");
         assert_eq!(schema["$defs"].as_object().unwrap().len(), 3);
         assert_eq!(schema["$defs"]["d"]["properties"]["$id"]["type"], "string");

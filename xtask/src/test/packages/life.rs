@@ -59,7 +59,9 @@ const STEPS: &[(&str, &str)] = &[
     ),
     (
         "purge: configuration goes, checkpoints stay",
-        "dpkg -P cryopod cryopod-agent
+        "for package in cryopod cryopod-agent kubectl-cryopod; do
+             if dpkg -s $package > /dev/null 2>&1; then dpkg -P $package; fi
+         done
          test ! -e /etc/cryopod; test ! -e /etc/default/cryopod-agent
          test -d /var/lib/cryopod/store/checkpoints/a; test ! -e /var/lib/cryopod/journal
          rm -r /var/lib/cryopod",
