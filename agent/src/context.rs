@@ -19,7 +19,7 @@ const MAX_NOTE: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server.
-    #[error("{action}: {source}")]
+    #[error("{action}: {}", said(source))]
     Api {
         /// What was tried.
         action: &'static str,
@@ -48,6 +48,14 @@ impl Error {
     /// Whether the object is not there (any more).
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == 404)
+    }
+}
+
+/// What the API server said, without our library's words around it.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }
 

@@ -130,7 +130,6 @@ impl Election {
                 let lease = Lease {
                     metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
                     spec: Some(self.spec(now, None, 0)),
-                    ..Default::default()
                 };
                 self.api.create(&PostParams::default(), &lease).await
             }

@@ -3,6 +3,7 @@
 //!
 //! `cargo test --release -p cryopod-agent --test scale -- --nocapture` prints the figures for docs/specification.md. The
 //! bounds that the test itself holds are several times wider, since test machines are busy.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -46,9 +47,13 @@ fn said(pod: usize) -> String {
         text.push_str(&format!("# HELP {name} Help.\n# TYPE {name} {kind}\n{name}{{{labels}{more}}} 1\n"));
     }
     for name in ["running", "cpu_seconds_total", "memory_bytes", "oom_kills_total"] {
-        text.push_str(&format!("# HELP cryopod_container_{name} Help.\n# TYPE cryopod_container_{name} gauge\n"));
+        text.push_str(&format!(
+            "# HELP cryopod_container_{name} Help.\n# TYPE cryopod_container_{name} gauge\n"
+        ));
         for container in ["app", "sidecar"] {
-            text.push_str(&format!("cryopod_container_{name}{{{labels},container=\"{container}\"}} 123456.75\n"));
+            text.push_str(&format!(
+                "cryopod_container_{name}{{{labels},container=\"{container}\"}} 123456.75\n"
+            ));
         }
     }
     text

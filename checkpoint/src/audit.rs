@@ -169,8 +169,8 @@ fn cut_torn_line(file: &mut File) -> io::Result<u64> {
 fn last_record(file: &mut File) -> io::Result<Option<Record>> {
     let length = file.metadata()?.len();
     let tail = tail(file, length)?;
-    let lines = tail.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let Some(line) = lines.last() else { return Ok(None) };
+    let mut lines = tail.rsplit(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let Some(line) = lines.next() else { return Ok(None) };
     serde_json::from_slice(line).map(Some).map_err(|error| {
         let what = format!(
             "the last record of the audit log cannot be read ({error}); move the log aside to begin a new one"

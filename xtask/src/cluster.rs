@@ -176,7 +176,14 @@ impl<'a> Cluster<'a> {
         process::logged(helm, &step, "installing the chart", &self.dir.join("log/helm"))?;
         // helm counts a DaemonSet as ready when all pods but those that an update may take away are: of one, none.
         let mut rollout = Command::new("kubectl");
-        rollout.args(["-n", "cryopod-system", "rollout", "status", "daemonset/cryopod-agent", "--timeout=8m"]);
+        rollout.args([
+            "-n",
+            "cryopod-system",
+            "rollout",
+            "status",
+            "daemonset/cryopod-agent",
+            "--timeout=8m",
+        ]);
         rollout.envs(self.env()?);
         process::logged(rollout, &step, "waiting for the agents", &self.dir.join("log/helm"))?;
         step.done();

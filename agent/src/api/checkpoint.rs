@@ -1,4 +1,5 @@
 //! `PodCheckpoint`: memory and disks of a pod, captured at one instant and kept on the pod's node.
+#![allow(clippy::duplicated_attributes, reason = "printer columns of one derive have the same keys")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
 
 /// What kubectl users know anyway, and the templates that any object has.
 const KNOWN: &[&str] = &["conditions", "selector"];
@@ -17,9 +19,12 @@ pub fn markdown(crds: &[CustomResourceDefinition]) -> String {
         let short = names.short_names.clone().unwrap_or_default().join(", ");
         let about = schema.and_then(|schema| schema.description.clone()).unwrap_or_default();
         // Writing to a String cannot fail.
-        write!(page, "\n## {}\n\n{about} `kubectl get {}`, short `{short}`.\n", names.kind, names.plural).ok();
+        write!(page, "\n## {}\n\n{about} `kubectl get {}`, short `{short}`.\n", names.kind, names.plural)
+            .ok();
         for part in ["spec", "status"] {
-            let Some(properties) = schema.and_then(|schema| schema.properties.as_ref()?.get(part)) else { continue };
+            let Some(properties) = schema.and_then(|schema| schema.properties.as_ref()?.get(part)) else {
+                continue;
+            };
             write!(page, "\n| {part} | type | meaning |\n|---|---|---|\n").ok();
             fields(&mut page, "", properties);
         }
@@ -33,7 +38,14 @@ fn fields(page: &mut String, path: &str, object: &JSONSchemaProps) {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let about = field.description.clone().unwrap_or_default();
         let needed = if required.contains(name) { " Required." } else { "" };
-        write!(page, "| `{path}` | {} | {}{needed}{} |\n", kind(field), about.replace('\n', " "), limits(field)).ok();
+        writeln!(
+            page,
+            "| `{path}` | {} | {}{needed}{} |",
+            kind(field),
+            about.replace('\n', " "),
+            limits(field)
+        )
+        .ok();
         if KNOWN.contains(&name.as_str()) {
             continue;
         }

@@ -1,4 +1,5 @@
 //! `PodRestore`: makes pods from a checkpoint, on the node that has it.
+#![allow(clippy::duplicated_attributes, reason = "printer columns of one derive have the same keys")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};

@@ -1,4 +1,5 @@
 //! `CheckpointSchedule`: checkpoints of the pods that a selector finds, by the clock, by hand or before their node is drained.
+#![allow(clippy::duplicated_attributes, reason = "printer columns of one derive have the same keys")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::{CustomResource, KubeSchema};

@@ -54,7 +54,7 @@ pub(super) async fn reconcile(object: Arc<PodCheckpoint>, context: Arc<Context>)
         Step::Protect => work.finalizers(&object, true).await,
         Step::Unprotect => work.finalizers(&object, false).await,
         Step::Begin(id) => work.begin(&object, &id, seen.pod.as_ref()).await,
-        Step::Capture(order) => work.capture(&object, order).await,
+        Step::Capture(order) => work.capture(&object, *order).await,
         Step::Complete(stored) => work.complete(&object, &stored).await,
         Step::Say(verdict, again) => {
             work.say(&object, &verdict).await?;

@@ -25,7 +25,7 @@ pub(super) async fn reconcile(object: Arc<PodCheckpoint>, context: Arc<Context>)
     }
     let namespace = object.namespace().unwrap_or_default();
     let pod = act::source(&context, &namespace, &object.spec.source_pod.name).await?;
-    if !pod.is_some_and(|pod| pod.node.as_deref() == Some(context.node.as_str())) {
+    if pod.is_none_or(|pod| pod.node.as_deref() != Some(context.node.as_str())) {
         return Ok(Action::requeue(LOOK_AGAIN));
     }
     let api: Api<PodCheckpoint> = Api::namespaced(context.client.clone(), &namespace);

@@ -83,7 +83,7 @@ pub enum Step {
     /// Note id, time and pod in the status.
     Begin(CheckpointId),
     /// Ask the shim.
-    Capture(Order),
+    Capture(Box<Order>),
     /// Say that it is complete.
     Complete(Box<Stored>),
     /// Say how it stands.
@@ -222,7 +222,7 @@ fn take(seen: &Seen<'_>, id: CheckpointId, began: Timestamp) -> Step {
         (LABEL_OBJECT.to_owned(), name),
         (LABEL_UID.to_owned(), object.uid().unwrap_or_default()),
     ]);
-    Step::Capture(Order {
+    Step::Capture(Box::new(Order {
         id,
         pod_uid: source.uid.clone(),
         pod: format!("{namespace}/{}", object.spec.source_pod.name),
@@ -230,7 +230,7 @@ fn take(seen: &Seen<'_>, id: CheckpointId, began: Timestamp) -> Step {
         mode: object.spec.mode.map(Mode::word),
         labels,
         timeout: left,
-    })
+    }))
 }
 
 fn is_foreign(stored: &Stored, object: &PodCheckpoint) -> bool {

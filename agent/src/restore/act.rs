@@ -199,7 +199,7 @@ fn reason_and_message(said: &Value) -> String {
 mod tests {
     use super::*;
 
-    fn pod(status: Value) -> DynamicObject {
+    fn pod(status: &Value) -> DynamicObject {
         serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": { "name": "web", "uid": "u", "annotations": { RESTORED_BY_UID: "r" } },
@@ -213,13 +213,13 @@ mod tests {
         let both = json!({ "phase": "Running", "containerStatuses": [
             { "state": { "running": {} } }, { "state": { "waiting": { "reason": "CreateContainerError", "message": "why" } } },
         ]});
-        let half = found(&pod(both), Some("r"));
+        let half = found(&pod(&both), Some("r"));
         assert!(!half.running && half.is_ours);
         assert_eq!(half.message.as_deref(), Some("CreateContainerError: why"));
         let whole = json!({ "phase": "Running", "containerStatuses": [{ "state": { "running": {} } }] });
-        assert!(found(&pod(whole.clone()), Some("r")).running);
-        assert!(!found(&pod(whole), Some("another")).is_ours);
-        assert!(!found(&pod(json!({ "phase": "Pending" })), Some("r")).running);
+        assert!(found(&pod(&whole), Some("r")).running);
+        assert!(!found(&pod(&whole), Some("another")).is_ours);
+        assert!(!found(&pod(&json!({ "phase": "Pending" })), Some("r")).running);
     }
 
     #[test]
@@ -227,7 +227,7 @@ mod tests {
         let unscheduled = json!({ "phase": "Pending", "conditions": [
             { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes" },
         ]});
-        let found = found(&pod(unscheduled), Some("r"));
+        let found = found(&pod(&unscheduled), Some("r"));
         assert_eq!(found.message.as_deref(), Some("Unschedulable: 0/1 nodes"));
     }
 }

@@ -40,9 +40,7 @@ pub fn verify(log: &Log) -> io::Result<Verdict> {
     let mut verdict = Verdict::default();
     let mut last: Option<Record> = None;
     for file in log.files()? {
-        let mut number = 0;
-        for line in lines(&file)? {
-            number += 1;
+        for (number, line) in (1..).zip(lines(&file)?) {
             let mut broken = |what: String| {
                 verdict.breaks.push(Break { file: file.clone(), line: number, what });
             };

@@ -84,7 +84,7 @@ fn arguments(dir: &Path, part: &str, ports: Ports) -> Vec<String> {
     let pki = |file: &str| dir.join("pki").join(file).display().to_string();
     let config = dir.join(format!("{part}.conf")).display().to_string();
     let etcd = format!("http://127.0.0.1:{}", ports.etcd);
-    let list = match part {
+    match part {
         "etcd" => vec![
             format!("--data-dir={}", dir.join("etcd").display()),
             format!("--listen-client-urls={etcd}"),
@@ -129,8 +129,7 @@ fn arguments(dir: &Path, part: &str, ports: Ports) -> Vec<String> {
             "--leader-elect=false".to_owned(),
             "--secure-port=0".to_owned(),
         ],
-    };
-    list
+    }
 }
 
 fn launch(dir: &Path, programs: &Path, part: &'static str, ports: Ports) -> Result<(), Error> {

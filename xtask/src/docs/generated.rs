@@ -36,7 +36,15 @@ pub(super) fn pages(root: &Path, until: Instant) -> Result<Vec<(String, String)>
 /// The objects in a cluster, as the agent describes them.
 fn objects(root: &Path, until: Instant) -> Result<String, String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root).args(["run", "--quiet", "--package", "cryopod-agent", "--", "crds", "--markdown"]);
+    cargo.current_dir(root).args([
+        "run",
+        "--quiet",
+        "--package",
+        "cryopod-agent",
+        "--",
+        "crds",
+        "--markdown",
+    ]);
     let mut text = String::new();
     let end = stream::stream_stdout(cargo, until, |line| {
         text.push_str(line);

@@ -120,7 +120,7 @@ pub(super) fn metrics() -> Result<(), Failure> {
     let text = kube::agent("metrics")?;
     for wanted in [
         "cryopod_build_info{version=",
-        "cryopod_pods{backend=\"crun\"}",
+        "cryopod_pods{backend=\"oci/crun\"}",
         "cryopod_checkpoint_operations_total{result=\"success\"}",
         "cryopod_checkpoint_freeze_seconds_count",
         "cryopod_store_available_bytes ",
