@@ -53,7 +53,6 @@ const PROGRAMS: &[Program] = &[
         linked: Linked::Dynamically,
     },
     Program { package: "cryopod-cli", name: "cryopod", example: None, linked: Linked::Dynamically },
-    Program { package: "cryopod-agent", name: "cryopod-agent", example: None, linked: Linked::Dynamically },
     Program { package: "cryopod-lxc", name: "cryopod-lxc", example: None, linked: Linked::Dynamically },
     Program { package: "cryopod-init", name: "cryopod-init", example: None, linked: Linked::Statically },
     Program {

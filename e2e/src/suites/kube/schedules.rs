@@ -37,19 +37,23 @@ pub(super) fn by_hand() -> Result<(), Failure> {
         "--keep-last",
         "1",
     ])?;
+    let mut earlier: Vec<Value> = Vec::new();
     for round in 1..=2 {
         kubectl(&["cryopod", "schedule", "run", "keep"])?;
+        let mut found = Vec::new();
         let mut seen = String::new();
         eventually(&format!("round {round} is complete and pruned"), kube::PATIENCE * 2, || {
             let schedule = get("checkpointschedule", "keep")?.unwrap_or_default();
             seen = schedule["status"].to_string();
-            let is_over = schedule["status"]["active"] == 0
-                && schedule["status"]["runs"].as_array().is_none_or(Vec::is_empty);
-            let names: Vec<Value> =
-                of_schedule("keep")?.iter().map(|it| it["metadata"]["name"].clone()).collect();
-            Ok((is_over && complete("keep")? == 2 && names.len() == 2).then_some(()))
+            let is_begun = schedule["status"]["lastRunNow"] == schedule["spec"]["runNow"];
+            let waiting = schedule["status"]["runs"].as_array().is_some_and(|runs| !runs.is_empty());
+            let is_over = is_begun && schedule["status"]["active"] == 0 && !waiting;
+            found = of_schedule("keep")?.iter().map(|it| it["metadata"]["name"].clone()).collect();
+            let is_new = found.iter().all(|name| !earlier.contains(name));
+            Ok((is_over && is_new && found.len() == 2 && complete("keep")? == 2).then_some(()))
         })
         .map_err(|error| format!("{error}: {seen}"))?;
+        earlier = found;
     }
     let table = kubectl(&["cryopod", "schedule", "list"])?;
     ensure(table.contains("keep"), || table.clone())?;
