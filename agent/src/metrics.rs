@@ -199,6 +199,21 @@ impl Metrics {
             for (operation, histogram) in &inner.zfs_seconds {
                 histogram.render(text, name, &[("operation", operation)]);
             }
+            let name = "cryopod_podcheckpoints";
+            text.head(name, "gauge", "PodCheckpoints of this node by the reason of their condition Ready.");
+            for (reason, count) in &inner.objects {
+                text.line(name, &[("reason", reason)], *count as f64);
+            }
+            let name = "cryopod_schedule_last_success_timestamp_seconds";
+            text.head(name, "gauge", "When a checkpoint of the schedule was last completed.");
+            for ((namespace, schedule), (last, _)) in &inner.schedules {
+                text.time(name, namespace, schedule, *last);
+            }
+            let name = "cryopod_schedule_next_timestamp_seconds";
+            text.head(name, "gauge", "When the schedule is due next.");
+            for ((namespace, schedule), (_, next)) in &inner.schedules {
+                text.time(name, namespace, schedule, *next);
+            }
             text.head(
                 "cryopod_recover_failures_total",
                 "counter",
@@ -206,5 +221,33 @@ impl Metrics {
             );
             text.line("cryopod_recover_failures_total", &[], inner.recover_failures as f64);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_is_shown() {
+        let metrics = Metrics::default();
+        metrics.capture_failed("no-space");
+        metrics.restored(Duration::from_secs(2));
+        metrics.objects(BTreeMap::from([("CheckpointCompleted".to_owned(), 3)]));
+        metrics.schedule("default", "nightly", Timestamp::from_second(7).ok(), None);
+        metrics.store_call("list", Duration::from_millis(20));
+        let mut text = Text::default();
+        metrics.render(&mut text);
+        let text = text.into_string();
+        for line in [
+            "cryopod_checkpoint_operations_total{result=\"failure\",reason=\"no-space\"} 1",
+            "cryopod_restore_duration_seconds_count 1",
+            "cryopod_podcheckpoints{reason=\"CheckpointCompleted\"} 3",
+            "cryopod_schedule_last_success_timestamp_seconds{namespace=\"default\",schedule=\"nightly\"} 7",
+            "cryopod_zfs_operation_duration_seconds_bucket{operation=\"list\",le=\"0.025\"} 1",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("cryopod_schedule_next_timestamp_seconds{"), "it is not due");
     }
 }

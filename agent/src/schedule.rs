@@ -20,6 +20,7 @@ use kube::{Api, ResourceExt};
 use crate::api::schedule::Trigger;
 use crate::api::{CheckpointSchedule, PodCheckpoint, SCHEDULED_BY};
 use crate::context::{Context, Error};
+use crate::metrics::Metrics;
 
 /// Runs while this agent leads.
 pub async fn run(context: Arc<Context>) {
@@ -27,6 +28,8 @@ pub async fn run(context: Arc<Context>) {
     let settings = Config::default().concurrency(4).debounce(Duration::from_millis(200));
     let controller = Controller::new(api, watcher::Config::default()).with_config(settings);
     let schedules = controller.store();
+    let (known, metrics) = (schedules.clone(), Arc::clone(&context.metrics));
+    let _shown = Shown(Arc::clone(&metrics));
     let of_schedule = |checkpoint: PodCheckpoint| {
         let namespace = checkpoint.namespace().unwrap_or_default();
         let schedule = checkpoint.labels().get(SCHEDULED_BY).cloned();
@@ -40,12 +43,33 @@ pub async fn run(context: Arc<Context>) {
             schedules.state().into_iter().filter(|it| it.spec.triggers.contains(&Trigger::NodeDrain));
         draining.map(|it| ObjectRef::from_obj(&*it)).collect::<Vec<_>>()
     };
-    controller
+    let forget = async {
+        loop {
+            tokio::time::sleep(FORGET_EVERY).await;
+            let there = known.state();
+            metrics.keep_schedules(|namespace, name| {
+                there.iter().any(|it| it.namespace().as_deref() == Some(namespace) && it.name_any() == name)
+            });
+        }
+    };
+    let controlled = controller
         .watches(checkpoints, watcher::Config::default().labels(SCHEDULED_BY), of_schedule)
         .watches(nodes, watcher::Config::default(), of_node)
         .run(act::reconcile, retry, context)
-        .for_each(|_| async {})
-        .await;
+        .for_each(|_| async {});
+    tokio::join!(controlled, forget);
+}
+
+/// How often schedules that were deleted are taken out of `/metrics`.
+const FORGET_EVERY: Duration = Duration::from_secs(15);
+
+/// Takes all schedules out of `/metrics` when this agent leads no more: the next leader shows them.
+struct Shown(Arc<Metrics>);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.keep_schedules(|_, _| false);
+    }
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the controller's signature")]

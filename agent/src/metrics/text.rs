@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use jiff::Timestamp;
+
 /// An exposition that is being written.
 #[derive(Debug, Default)]
 pub struct Text(String);
@@ -26,6 +28,13 @@ impl Text {
             self.0.push('}');
         }
         writeln!(self.0, " {value}").ok();
+    }
+
+    /// A time of a schedule; nothing where there is none.
+    pub fn time(&mut self, name: &str, namespace: &str, schedule: &str, at: Option<Timestamp>) {
+        if let Some(at) = at {
+            self.line(name, &[("namespace", namespace), ("schedule", schedule)], at.as_second() as f64);
+        }
     }
 
     /// What was written.
