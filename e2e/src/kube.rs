@@ -12,6 +12,8 @@ use crate::suite::Failure;
 
 /// Under emulation a pod's start takes seconds, and much longer while others work.
 pub const PATIENCE: Duration = Duration::from_secs(150);
+/// For an agent that was killed: kubelet waits longer each time before it starts a container again.
+pub const AFTER_KILLS: Duration = Duration::from_secs(420);
 /// Image of all pods here.
 pub const IMAGE: &str = "localhost/busybox:1";
 
@@ -110,8 +112,18 @@ pub fn ready(object: &Value) -> (String, String, String) {
 
 /// Waits until `Ready` has this reason; the object then.
 pub fn until_reason(kind: &str, name: &str, reason: &str) -> Result<Value, Failure> {
+    until_reason_within(PATIENCE, kind, name, reason)
+}
+
+/// The same, for as long as this.
+pub fn until_reason_within(
+    patience: Duration,
+    kind: &str,
+    name: &str,
+    reason: &str,
+) -> Result<Value, Failure> {
     let mut last = String::new();
-    eventually(&format!("{kind} {name}: {reason}"), PATIENCE, || {
+    eventually(&format!("{kind} {name}: {reason}"), patience, || {
         let Some(object) = get(kind, name)? else { return Ok(None) };
         let (status, now, message) = ready(&object);
         last = format!("{status} {now}: {message}");

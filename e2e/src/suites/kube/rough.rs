@@ -4,7 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::kube::{
-    self, apply, count, counter, delete, get, goes_on, kubectl, list, until_reason, until_running,
+    self, AFTER_KILLS, apply, count, counter, delete, get, goes_on, kubectl, list, until_reason,
+    until_reason_within, until_running,
 };
 use crate::shell;
 use crate::suite::{Failure, ensure};
@@ -24,19 +25,19 @@ pub(super) fn agent_killed() -> Result<(), Failure> {
         Ok(object["status"]["checkpointID"].is_string().then_some(()))
     })?;
     kube::in_node(&node, KILL)?;
-    until_reason("podcheckpoint", "tough", "CheckpointCompleted")?;
+    until_reason_within(AFTER_KILLS, "podcheckpoint", "tough", "CheckpointCompleted")?;
     let running = count("tough")?;
     ensure(running.0 == before.0, || format!("{before:?}, then {running:?}"))?;
     kubectl(&["delete", "pod", "tough", "--timeout=120s"])?;
     kubectl(&["restore", "tough", "--name", "tough", "--wait=false"])?;
     kube::in_node(&node, KILL)?;
-    until_reason("podrestore", "tough", "RestoreSucceeded")?;
+    until_reason_within(AFTER_KILLS, "podrestore", "tough", "RestoreSucceeded")?;
     goes_on("tough", &before)?;
     ensure(list(&["pods", "-l", "cryopod.dev/podrestore=tough"])?.len() == 1, || "more than one pod".into())?;
     // And while it deletes.
     kubectl(&["delete", "podcheckpoint", "tough", "--wait=false"])?;
     kube::in_node(&node, KILL)?;
-    shell::eventually("it is deleted", kube::PATIENCE, || {
+    shell::eventually("it is deleted", AFTER_KILLS, || {
         Ok(get("podcheckpoint", "tough")?.is_none().then_some(()))
     })?;
     delete(&["pod", "tough"])?;
@@ -87,7 +88,7 @@ pub(super) fn random_kills() -> Result<(), Failure> {
         kubectl(&["checkpoint", "hunted", "--name", &name, "--wait=false"])?;
         thread::sleep(Duration::from_millis(round * 370 % 2100));
         kube::in_node(&node, KILL)?;
-        until_reason("podcheckpoint", &name, "CheckpointCompleted")?;
+        until_reason_within(AFTER_KILLS, "podcheckpoint", &name, "CheckpointCompleted")?;
         if round % 2 == 1 {
             kubectl(&["delete", "podcheckpoint", &name, "--wait=false"])?;
             thread::sleep(Duration::from_millis(round * 210 % 900));
@@ -96,7 +97,7 @@ pub(super) fn random_kills() -> Result<(), Failure> {
     }
     let after = count("hunted")?;
     ensure(after.0 == before.0 && after.1 > before.1, || format!("{before:?}, then {after:?}"))?;
-    shell::eventually("four are left", kube::PATIENCE, || {
+    shell::eventually("four are left", AFTER_KILLS, || {
         Ok((list(&["podcheckpoints"])?.len() == 4).then_some(()))
     })?;
     kubectl(&["delete", "pod", "hunted", "--timeout=120s"])?;
