@@ -29,7 +29,7 @@ pub trait Source: Send + Sync + 'static {
     fn unready(&self) -> Option<String>;
 }
 
-/// Serves until the process ends.
+/// Takes the address, so that a wrong one is told before anything else is begun.
 ///
 /// # Errors
 /// When the address cannot be listened on.

@@ -84,10 +84,10 @@ fn failure(error: ClientError, order: &Order) -> NodeError {
         ClientError::Refused { refusal: Some(refusal), .. } => {
             NodeError::Capture { reason: refusal.code.clone(), message: refusal.to_string() }
         }
-        // What a shim says when a capture of the pod runs already has this kind, and so have others that pass by themselves.
         ClientError::Refused { kind: Kind::Unavailable, message, .. } => {
             NodeError::Unreachable { pod, message }
         }
+        // It has the kind of lasting failures and no code of its own, so only the words tell it.
         ClientError::Refused { message, .. } if message.contains("is being taken already") => {
             NodeError::Busy { pod }
         }
