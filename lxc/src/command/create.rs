@@ -9,8 +9,6 @@ use oci_spec::runtime::Spec;
 use super::args::{CreateArgs, Global};
 use super::{Failure, cgroup};
 use crate::create;
-use crate::joined;
-use crate::launch::Loading;
 use crate::making::{Programs, Request};
 use crate::operate;
 use crate::state::Container;
@@ -20,11 +18,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes it; answers the PID.
 pub(super) fn create(global: &Global, args: &CreateArgs) -> Result<u32, Failure> {
-    let liblxc = Loading::begin();
     let bundle =
         fs::canonicalize(&args.bundle).map_err(|error| format!("{}: {error}", args.bundle.display()))?;
     let spec = read(&bundle)?;
-    joined::check(&spec)?;
     check_terminal(&spec, args.console_socket.as_deref())?;
     fs::create_dir_all(&global.root).map_err(|error| format!("{}: {error}", global.root.display()))?;
     let group = cgroup::place(&spec, name(&args.id)?, global.systemd_cgroup)?;
@@ -36,9 +32,10 @@ pub(super) fn create(global: &Global, args: &CreateArgs) -> Result<u32, Failure>
         cgroup: &group.path,
         console_socket: args.console_socket.as_deref(),
         capabilities: super::exec::own_capabilities()?,
+        keyring: !args.no_new_keyring,
         patience: PATIENCE,
     };
-    let pid = create::create(&request, &programs()?, liblxc)?;
+    let pid = create::create(&request, &programs()?)?;
     tell(global, &args.id, args.pid_file.as_deref(), pid)?;
     Ok(pid)
 }
@@ -67,8 +64,6 @@ pub(super) fn tell(global: &Global, id: &str, pid_file: Option<&Path>, pid: u32)
 
 /// Makes it, starts it, stays; answers the code of its first process.
 pub(super) fn run(global: &Global, args: &CreateArgs) -> Result<u8, Failure> {
-    // The first process becomes our child when liblxc's process has gone.
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let pid = create(global, args)?;
     let container = Container::find(&global.root, &args.id)?;
     if let Err(error) = operate::start(&container) {

@@ -84,12 +84,9 @@ pub(super) fn spec(bundle: &Path) -> Result<(), Failure> {
     written.map_err(|error| format!("write {}: {error}", path.display()).into())
 }
 
-/// Annotation with the version of liblxc.
-const LIBRARY: &str = "org.linuxcontainers.lxc.version";
-
 /// OCI runtime spec, "Features".
 pub(super) fn features() -> Result<(), Failure> {
-    let mut features = serde_json::json!({
+    let features = serde_json::json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.1",
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
@@ -104,9 +101,5 @@ pub(super) fn features() -> Result<(), Failure> {
             "mountExtensions": { "idmap": { "enabled": true } }
         }
     });
-    // Without it nothing can be made, and this says so to whoever asks before.
-    if let Ok(version) = crate::launch::version() {
-        features["annotations"] = serde_json::json!({ LIBRARY: version });
-    }
     print(&serde_json::to_string_pretty(&features)?)
 }
