@@ -36,6 +36,8 @@ pub fn early(files: &Files) -> Result<Vec<OwnedFd>, Error> {
 /// A new file system that is mounted nowhere yet.
 fn detached(fstype: &str, data: &str) -> rustix::io::Result<OwnedFd> {
     let context = mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // As mount(8) names what has no device.
+    mount::fsconfig_set_string(context.as_fd(), "source", fstype)?;
     for option in data.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
             Some((key, value)) => mount::fsconfig_set_string(context.as_fd(), key, value)?,

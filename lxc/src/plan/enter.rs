@@ -12,13 +12,12 @@ pub(super) fn enter(spec: &Spec) -> Result<Enter, Refusal> {
     if namespace(spec, LinuxNamespaceType::Mount) != Some(None) {
         return Err(Refusal::of("linux.namespaces", "has no mount namespace of the container's own"));
     }
-    let (mut new, mut joins, mut joins_for_children) = (0, false, false);
+    let (mut new, mut joins_for_children) = (0, false);
     for (kind, _) in NAMESPACES {
         match namespace(spec, kind) {
             None => {}
             Some(None) => new |= kind as u32,
             Some(Some(_)) => {
-                joins = true;
                 joins_for_children |= matches!(kind, LinuxNamespaceType::Pid | LinuxNamespaceType::User);
             }
         }
@@ -30,10 +29,9 @@ pub(super) fn enter(spec: &Spec) -> Result<Enter, Refusal> {
     }
     Ok(Enter {
         new,
-        // In a user namespace of its own it could not join those of the host any more.
-        second: joins_for_children
-            || makes(LinuxNamespaceType::Time)
-            || (joins && makes(LinuxNamespaceType::User)),
+        // In a user namespace of its own it could not join those of the host any more, and `execve` would take its privileges, since
+        // nobody is root in there before there are mappings.
+        second: joins_for_children || makes(LinuxNamespaceType::Time) || makes(LinuxNamespaceType::User),
         user,
         clocks: clocks(spec)?,
         ..Enter::default()
@@ -104,9 +102,8 @@ mod tests {
         assert_eq!(plain.new, (libc::CLONE_NEWNS | libc::CLONE_NEWPID).unsigned_abs());
         assert!(!plain.second && !plain.user);
         let mapped = namespaces(&json!([{ "type": "mount" }, { "type": "user" }]));
-        assert!(mapped.user && !mapped.second);
+        assert!(mapped.user && mapped.second);
         for more in [
-            json!([{ "type": "mount" }, { "type": "user" }, shared]),
             json!([{ "type": "mount" }, { "type": "user", "path": "/proc/7/ns/user" }]),
             json!([{ "type": "mount" }, { "type": "pid", "path": "/proc/7/ns/pid" }]),
             json!([{ "type": "mount" }, { "type": "time" }]),
