@@ -49,7 +49,7 @@ const FIXED: [(&str, &str); 12] = [
 /// The configuration as a file of lines `key = value`.
 ///
 /// # Errors
-/// For what liblxc cannot express.
+/// For what the LXC tools cannot read.
 pub fn text(spec: &Spec, place: &Place<'_>, settings: &[Setting]) -> Result<String, Refusal> {
     let mut lines = Lines::default();
     lines.put("lxc.rootfs.path", format!("dir:{}", path("root.path", place.root)?))?;

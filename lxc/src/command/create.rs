@@ -86,7 +86,7 @@ pub(super) fn read(bundle: &Path) -> Result<Spec, Failure> {
     Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
-/// What runc and liblxc both take as a name, and is one component of a path.
+/// What runc and the LXC tools both take as a name, and is one component of a path.
 pub(super) fn name(id: &str) -> Result<&str, Failure> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '+');
     if id.is_empty() || !id.chars().all(fine) || id.starts_with('.') {

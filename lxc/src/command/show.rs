@@ -84,9 +84,12 @@ pub(super) fn spec(bundle: &Path) -> Result<(), Failure> {
     written.map_err(|error| format!("write {}: {error}", path.display()).into())
 }
 
+/// Annotation with the version of libseccomp, as runc has it.
+const LIBRARY: &str = "io.github.seccomp.libseccomp.version";
+
 /// OCI runtime spec, "Features".
 pub(super) fn features() -> Result<(), Failure> {
-    let features = serde_json::json!({
+    let mut features = serde_json::json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.1",
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
@@ -101,5 +104,9 @@ pub(super) fn features() -> Result<(), Failure> {
             "mountExtensions": { "idmap": { "enabled": true } }
         }
     });
+    // Without it no pod with a filter can be made, and this says so to whoever asks before.
+    if let Ok(version) = crate::seccomp::version() {
+        features["annotations"] = serde_json::json!({ LIBRARY: version });
+    }
     print(&serde_json::to_string_pretty(&features)?)
 }
