@@ -225,3 +225,25 @@ pub(crate) fn sealed(program: &Path) -> io::Result<OwnedFd> {
     mount_setattr(mount.as_fd(), false, &libc::mount_attr { attr_set: READ_ONLY, ..SAME })?;
     Ok(mount)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+
+    use super::*;
+
+    #[test]
+    fn a_sealed_program_can_be_run_and_not_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        std::fs::copy("/bin/true", &program).unwrap();
+        let sealed = sealed(&program).unwrap();
+        let path = format!("/proc/self/fd/{}", sealed.as_raw_fd());
+        let refused = File::options().write(true).open(&path).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
+        // As /proc/PID/exe has it.
+        let mut running = std::process::Command::new(&path).arg0("true").spawn().unwrap();
+        assert!(running.wait().unwrap().success());
+        assert!(File::options().write(true).open(&program).is_ok(), "the host's own is as it was");
+    }
+}

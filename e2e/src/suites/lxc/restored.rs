@@ -84,6 +84,8 @@ fn user_namespace() -> Result<(), Failure> {
     ensure(map.split_whitespace().collect::<Vec<_>>() == ["0", "200000", "65536"], || {
         format!("uid_map is {map}")
     })?;
+    let owner = container.exec(&["stat", "-c", "%u", "/sys/fs/cgroup"])?.stdout;
+    ensure(owner.trim() == "0", || format!("the container's cgroup belongs to {owner}, not to its root"))?;
     // Said when the pod is made, not only when somebody needs its memory.
     let warned = format!(
         "journalctl -u containerd -o cat | grep 'captured without memory' | grep -c {}",

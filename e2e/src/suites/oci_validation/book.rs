@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use super::STOCK;
 use super::judge::{Exception, worse};
@@ -33,7 +34,11 @@ impl Book {
 
     /// Writes the table; called after each program, so that an interrupted run leaves what it has.
     pub(super) fn write(&self, exceptions: &[Exception]) -> Result<(), Failure> {
-        std::fs::write(PATH, self.table(exceptions)).map_err(|e| format!("{PATH}: {e}"))
+        // A fresh node has no such directory.
+        let dir = Path::new(PATH).parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(dir)
+            .and_then(|()| std::fs::write(PATH, self.table(exceptions)))
+            .map_err(|e| format!("{PATH}: {e}"))
     }
 
     fn table(&self, exceptions: &[Exception]) -> String {
