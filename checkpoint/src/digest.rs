@@ -1,11 +1,15 @@
 //! SHA-256 of files and streams, as it stands in manifests and export streams.
 
+mod beside;
+
 use std::fmt;
 use std::io::{self, Read, Write};
 
 use cryopod_command::{Limits, Stop};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
+
+pub use beside::Beside;
 
 /// Read size: large enough that hashing, not the calls, costs the time.
 const BUFFER: usize = 256 << 10;

@@ -9,7 +9,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use cryopod_checkpoint::digest::Hasher;
+use cryopod_checkpoint::digest::{Beside, Hasher};
 use cryopod_command::{Limits, Stop};
 use flate2::bufread::MultiGzDecoder;
 
@@ -69,7 +69,8 @@ pub(crate) struct Expected {
 /// A layer being read.
 pub(crate) struct LayerStream<'a> {
     decoder: Decoder<'a>,
-    hasher: Hasher,
+    /// Of what is unpacked: most of the bytes, so beside the unpacking.
+    hasher: Beside,
     out: u64,
     budget: &'a mut Budget,
     /// The reason behind an error that went through `Read`.
@@ -132,7 +133,7 @@ impl<'a> LayerStream<'a> {
             [b'B', b'Z', b'h', ..] => return Err(StreamError::Unsupported("bzip2")),
             _ => Decoder::Plain(raw),
         };
-        Ok(Self { decoder, hasher: Hasher::default(), out: 0, budget, failed: None })
+        Ok(Self { decoder, hasher: Beside::default(), out: 0, budget, failed: None })
     }
 
     /// The budget, for what the bytes mean.
@@ -167,7 +168,7 @@ impl<'a> LayerStream<'a> {
             }
         }
         let digest = Digest(std::mem::take(&mut raw.get_mut().hasher).finish());
-        let diff_id = Digest(self.hasher.finish());
+        let diff_id = Digest(self.hasher.finish()?);
         match expected {
             Expected { digest: Some(expected), .. } if expected != digest => {
                 Err(StreamError::Digest { expected, found: digest })

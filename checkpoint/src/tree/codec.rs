@@ -25,7 +25,7 @@ use super::copy::next_data;
 use super::walk::{Visitor, walk};
 use super::write::{Existing, Writer};
 use super::{Copied, Entry, EntryKind, MAX_PATH, MAX_XATTR_VALUE, MAX_XATTRS, TreeError};
-use crate::digest::{Hasher, Sha256};
+use crate::digest::{Beside, Sha256};
 
 /// Block by which zeros are left out, and longest segment.
 const BLOCK: usize = 64 << 10;
@@ -50,9 +50,10 @@ pub(crate) fn encode(root: &Path, out: impl Write, limits: &Limits) -> Result<Co
 
 /// The hash of a tree's encoding.
 pub(crate) fn digest(root: &Path, limits: &Limits) -> Result<(Sha256, Copied), TreeError> {
-    let mut hasher = Hasher::default();
+    let mut hasher = Beside::default();
     let copied = encode(root, &mut hasher, limits)?;
-    Ok((hasher.finish(), copied))
+    let hash = hasher.finish().map_err(TreeError::io("hash", root))?;
+    Ok((hash, copied))
 }
 
 impl<W: Write> Visitor for Encoder<'_, W> {
