@@ -183,4 +183,6 @@ async fn reconcile(object: Arc<PodCheckpoint>, context: Arc<Context>) -> Result<
 }
 
 #[cfg(test)]
+mod requests;
+#[cfg(test)]
 mod tests;

@@ -41,8 +41,6 @@ pub struct Source {
     pub node: Option<String>,
     /// `Pending`, `Running`, `Succeeded`, `Failed`.
     pub phase: String,
-    /// Whether it is being deleted.
-    pub deleted: bool,
 }
 
 /// What is known of the data.

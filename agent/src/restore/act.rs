@@ -1,5 +1,8 @@
 //! The steps of a `PodRestore`, done.
 
+#[cfg(test)]
+mod requests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -50,7 +50,7 @@ fn complete() -> PodCheckpoint {
 }
 
 fn running() -> Option<Source> {
-    Some(Source { uid: "pod-uid".into(), node: Some("n1".into()), phase: "Running".into(), deleted: false })
+    Some(Source { uid: "pod-uid".into(), node: Some("n1".into()), phase: "Running".into() })
 }
 
 fn stored(uid: &str) -> Data {
