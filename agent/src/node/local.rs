@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use cryopod_checkpoint::id::CheckpointId;
 use cryopod_checkpoint::kind::Kind;
 use cryopod_checkpoint::manifest::Manifest;
+use cryopod_checkpoint::refusal;
 use cryopod_command::{Cancel, Limits};
 use cryopod_runtime::config::Sources;
 use cryopod_shim::capture::Node;
@@ -81,15 +82,14 @@ fn failure(error: ClientError, order: &Order) -> NodeError {
     let pod = order.pod.clone();
     match error {
         ClientError::Stopped(_) | ClientError::Unanswered(_) => NodeError::Cancelled,
+        ClientError::Refused { refusal: Some(refusal), .. } if refusal.code == refusal::BUSY => {
+            NodeError::Busy { pod }
+        }
         ClientError::Refused { refusal: Some(refusal), .. } => {
             NodeError::Capture { reason: refusal.code.clone(), message: refusal.to_string() }
         }
         ClientError::Refused { kind: Kind::Unavailable, message, .. } => {
             NodeError::Unreachable { pod, message }
-        }
-        // It has the kind of lasting failures and no code of its own, so only the words tell it.
-        ClientError::Refused { message, .. } if message.contains("is being taken already") => {
-            NodeError::Busy { pod }
         }
         ClientError::Refused { kind, message, .. } => {
             NodeError::Capture { reason: format!("{kind:?}").to_ascii_lowercase(), message }
@@ -190,8 +190,13 @@ mod tests {
     fn a_failure_says_whether_it_passes_by_itself() {
         let refused =
             |kind, message: &str| ClientError::Refused { kind, message: message.to_owned(), refusal: None };
-        let busy = "a checkpoint of this pod is being taken already";
-        assert!(failure(refused(Kind::FailedPrecondition, busy), &order()).is_passing());
+        let coded = |code| ClientError::Refused {
+            kind: Kind::FailedPrecondition,
+            message: "a checkpoint of this pod is being taken already".to_owned(),
+            refusal: Some(Box::new(refusal::Refusal::new(code, "why", "what to do"))),
+        };
+        assert!(failure(coded(refusal::BUSY), &order()).is_passing());
+        assert!(!failure(coded(refusal::NO_SPACE), &order()).is_passing(), "the words do not count");
         assert!(failure(ClientError::Lost("gone".into()), &order()).is_passing());
         let lasting = failure(refused(Kind::ResourceExhausted, "full"), &order());
         assert!(!lasting.is_passing());

@@ -277,6 +277,9 @@ fn instead_mount(instead: &Replacement) -> Mount {
 }
 
 #[cfg(test)]
+mod foreign;
+
+#[cfg(test)]
 mod tests {
     use std::fs;
 

@@ -203,8 +203,8 @@ mod tests {
     use protobuf::Message;
 
     /// What a caller gets of it, over the wire.
-    fn heard(error: CaptureError) -> (String, Option<Refusal>) {
-        let told = Told(TaskError::Door(DoorError::Capture(error)));
+    fn heard(error: impl Into<DoorError>) -> (String, Option<Refusal>) {
+        let told = Told(TaskError::Door(error.into()));
         let ttrpc::Error::RpcStatus(status) = status(&told) else { panic!("no status") };
         let status = ttrpc::Status::parse_from_bytes(&status.write_to_bytes().unwrap()).unwrap();
         match ClientError::from(ttrpc::Error::RpcStatus(status)) {
@@ -236,5 +236,11 @@ mod tests {
         let (message, parts) = heard(CaptureError::Target(by_dump));
         assert_eq!((message.as_str(), parts), ("dump of container web: criu failed", Some(refusal)));
         assert_eq!(heard(CaptureError::Empty("web".to_owned())).1, None);
+        let busy = heard(DoorError::Busy).1.unwrap();
+        assert_eq!(
+            busy.code,
+            cryopod_checkpoint::refusal::BUSY,
+            "who asks can tell it from what is for good"
+        );
     }
 }
