@@ -5,6 +5,7 @@
 //! Configuration, store and journal are opened for each operation and closed again: most pods are never captured, and
 //! an idle shim keeps nothing of this in memory.
 
+pub(crate) mod chosen;
 pub mod cri;
 pub mod marks;
 pub(crate) mod node;

@@ -70,7 +70,10 @@ fn shim_of(order: &Order) -> Result<Shim, NodeError> {
 fn request(order: &Order) -> api::CheckpointRequest {
     let mut request = api::CheckpointRequest::new();
     request.id = order.id.to_string();
-    request.container = order.container.clone().unwrap_or_default();
+    // A shim of an earlier version knows of one alone.
+    request.container = order.containers.first().cloned().unwrap_or_default();
+    request.containers.clone_from(&order.containers);
+    request.requested_by = order.requested_by.clone().unwrap_or_default();
     request.mode = order.mode.unwrap_or_default().to_owned();
     request.labels = order.labels.clone().into_iter().collect();
     request.timeout_seconds = order.timeout.as_secs().max(1);
@@ -100,6 +103,18 @@ fn failure(error: ClientError, order: &Order) -> NodeError {
     }
 }
 
+/// What is wrong with a checkpoint that a shim made that has not understood the whole request.
+fn lacking(order: &Order, stored: &Stored) -> Option<NodeError> {
+    let is_there = |name: &&String| stored.containers.iter().any(|(there, ..)| there == *name);
+    let missing = order.containers.iter().find(|name| !is_there(name))?;
+    let message = format!(
+        "container {missing} of pod {} was not captured, since the shim of the pod is of a version that knows of one container or \
+         all: capture all of them, or make the pod anew",
+        order.pod
+    );
+    Some(NodeError::Capture { reason: "old-shim".to_owned(), message })
+}
+
 impl NodeWork for LocalNode {
     fn capture(
         &self,
@@ -120,7 +135,12 @@ impl NodeWork for LocalNode {
         let manifest = Manifest::parse(&answer.manifest)
             .map_err(|error| NodeError::Store(format!("the shim's answer: {error}")))?;
         let place = answer.store.as_ref().map(|store| store.place.clone()).unwrap_or_default();
-        Ok(Stored::of(&manifest, place))
+        let stored = Stored::of(&manifest, place);
+        if let Some(error) = lacking(order, &stored) {
+            self.delete(&stored.id)?;
+            return Err(error);
+        }
+        Ok(stored)
     }
 
     fn stored(&self, id: &CheckpointId) -> Result<Option<Stored>, NodeError> {
@@ -171,9 +191,10 @@ mod tests {
             id: CheckpointId::of_object("default", "a"),
             pod_uid: "u".into(),
             pod: "default/web".into(),
-            container: None,
+            containers: Vec::new(),
             mode: Some("full"),
             labels: [("k".to_owned(), "v".to_owned())].into(),
+            requested_by: None,
             timeout: Duration::from_millis(10),
         }
     }
@@ -184,6 +205,26 @@ mod tests {
         assert_eq!((said.mode.as_str(), said.container.as_str(), said.timeout_seconds), ("full", "", 1));
         assert_eq!(said.labels.get("k").map(String::as_str), Some("v"));
         assert_eq!(request(&Order { mode: None, ..order() }).mode, "");
+    }
+
+    #[test]
+    fn several_containers_and_who_asks_are_told_and_less_than_that_is_no_checkpoint() {
+        let order = Order {
+            containers: vec!["app".into(), "side".into()],
+            requested_by: Some("jane".into()),
+            ..order()
+        };
+        let said = request(&order);
+        assert_eq!((said.container.as_str(), said.requested_by.as_str()), ("app", "jane"));
+        assert_eq!(said.containers, ["app", "side"]);
+        let mut stored = crate::script::stored("u");
+        let error = lacking(&order, &stored).unwrap();
+        assert!(
+            !error.is_passing() && error.to_string().contains("container side of pod default/web"),
+            "{error}"
+        );
+        stored.containers.push(("side".into(), String::new(), true));
+        assert!(lacking(&order, &stored).is_none());
     }
 
     #[test]

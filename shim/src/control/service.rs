@@ -10,6 +10,7 @@ use cryopod_runtime::cgroup::{Cgroup, CgroupError};
 use ttrpc::r#async::TtrpcContext;
 
 use super::api;
+use crate::capture::chosen;
 use crate::capture::order::Choices;
 use crate::error::{TaskError, blocking};
 use crate::metrics;
@@ -100,8 +101,10 @@ impl Control for ControlService {
             let labels = request.labels.into_iter().collect();
             let timeout =
                 Some(request.timeout_seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs);
-            let choices = Choices { exit: request.exit, labels, timeout, ..choices };
-            let stored = pod.checkpoint(&request.container, choices, switch).await?;
+            let requested_by = Some(request.requested_by).filter(|user| !user.is_empty());
+            let choices = Choices { exit: request.exit, labels, timeout, requested_by, ..choices };
+            let wanted = chosen::named(request.container, request.containers);
+            let stored = pod.checkpoint(&wanted, choices, switch).await?;
             let mut response = api::CheckpointResponse::new();
             let captured = &stored.captured;
             response.id = captured.id.to_string();

@@ -95,6 +95,16 @@ fn it_is_protected_then_noted_then_captured() {
 }
 
 #[test]
+fn the_shim_is_told_which_containers_and_who_asked() {
+    let mut object = begun();
+    object.spec.containers = vec!["app".into(), "side".into()];
+    object.metadata.annotations = Some([(REQUESTED_BY.to_owned(), "jane@example.com".to_owned())].into());
+    let Step::Capture(order) = next(&object, running(), Data::Missing) else { panic!() };
+    assert_eq!(order.containers, ["app", "side"]);
+    assert_eq!(order.requested_by.as_deref(), Some("jane@example.com"));
+}
+
+#[test]
 fn after_a_kill_the_store_decides() {
     assert!(matches!(next(&begun(), running(), stored("object-uid")), Step::Complete(_)));
     assert!(

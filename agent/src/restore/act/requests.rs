@@ -23,7 +23,7 @@ fn restore() -> Value {
         "apiVersion": "cryopod.dev/v1alpha1", "kind": "PodRestore",
         "metadata": {
             "name": "back", "namespace": "default", "uid": "restore-uid", "resourceVersion": "3", "generation": 1,
-            "creationTimestamp": jiff::Timestamp::now(),
+            "creationTimestamp": jiff::Timestamp::now(), "annotations": { "cryopod.dev/requested-by": "jane" },
         },
         "spec": { "checkpointName": "cp" },
     })
@@ -92,7 +92,7 @@ async fn a_pod_is_made_on_the_node_of_the_checkpoint_and_noted_at_once() {
         .with(|body| {
             assert_has(&body["metadata"], &json!({
                 "name": "web", "namespace": "default", "labels": { "app": "web", RESTORED_BY: "back" },
-                "annotations": { "cryopod.dev/restore-from": "cp", RESTORED_BY_UID: "restore-uid" },
+                "annotations": { "cryopod.dev/requested-by": "jane", "cryopod.dev/restore-from": "cp", RESTORED_BY_UID: "restore-uid" },
             }));
             let terms = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0";
             assert_eq!(body.pointer(terms).unwrap()["matchFields"][0]["values"], json!(["n1"]));
