@@ -45,6 +45,9 @@ pub const DRAIN: &str = "cryopod.dev/drain";
 pub const EVICTABLE: &str = "cryopod.dev/evictable";
 /// Annotation of a node: when it was seen cordoned.
 pub const CORDONED: &str = "cryopod.dev/cordoned-at";
+/// Annotation of a checkpoint or restore: who asked for it, set and checked at admission; of a pod: who asked for the restore
+/// that made it, set by the agent alone.
+pub const REQUESTED_BY: &str = "cryopod.dev/requested-by";
 /// Annotation of a checkpoint: any value but `false` keeps schedules and time limits from deleting it.
 pub const HOLD: &str = "cryopod.dev/hold";
 

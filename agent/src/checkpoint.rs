@@ -7,6 +7,7 @@
 
 mod act;
 mod claim;
+mod first;
 pub mod plan;
 
 pub(crate) use act::source;
@@ -17,14 +18,19 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, ResourceExt};
 
 use crate::api::{PodCheckpoint, condition};
 use crate::context::{Context, Error};
+use first::FirstLooks;
 
 /// Captures at the same time on one node; the shim has one a pod.
 const CONCURRENCY: u16 = 4;
+
+/// Objects that one list brings at once: each comes with its pod's template, of which nothing is kept.
+pub(crate) const PAGE: u32 = 100;
 
 /// How often the objects are counted for `/metrics`.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
@@ -37,17 +43,20 @@ pub async fn run(context: Arc<Context>) {
 /// One of the two watches.
 async fn controller(context: &Arc<Context>, unclaimed: bool) {
     let node = if unclaimed { "" } else { context.node.as_str() };
-    let selector = watcher::Config::default().fields(&format!("status.nodeName={node}"));
+    let selector = watcher::Config::default().fields(&format!("status.nodeName={node}")).page_size(PAGE);
     let api: Api<PodCheckpoint> = Api::all(context.client.clone());
     let settings = Config::default().concurrency(CONCURRENCY);
     // The captured pod's template is most of an object and nothing that is decided here.
     let (reader, writer) = reflector::store();
     let stream = watcher(api, selector).default_backoff().modify(slim).reflect(writer).applied_objects();
     let controller = Controller::for_stream(stream, reader.clone()).with_config(settings);
-    let done = |result: Result<(_, Action), _>| async {
-        if let Err(error) = result {
-            tracing::debug!(%error, "podcheckpoints");
+    let first = FirstLooks::new(Arc::clone(&context.metrics));
+    let done = |result: Result<(ObjectRef<PodCheckpoint>, Action), _>| {
+        match result {
+            Ok((object, _)) => first.looked(object),
+            Err(error) => tracing::debug!(%error, "podcheckpoints"),
         }
+        std::future::ready(())
     };
     if unclaimed {
         controller.run(claim::reconcile, retry, Arc::clone(context)).for_each(done).await;
@@ -61,15 +70,22 @@ async fn controller(context: &Arc<Context>, unclaimed: bool) {
                     *reasons.entry(reason.to_owned()).or_default() += 1;
                 }
                 context.metrics.objects(reasons);
+                first.keep(|object| reader.get(object).is_some());
                 tokio::time::sleep(COUNT_EVERY).await;
             }
         };
         let controller = controller.run(act::reconcile, retry, Arc::clone(context)).for_each(done);
-        tokio::join!(controller, count);
+        let listed = async {
+            if reader.wait_until_ready().await.is_ok() {
+                first.listed(reader.state().iter().map(|object| ObjectRef::from_obj(&**object)));
+            }
+        };
+        tokio::join!(controller, count, listed);
     }
 }
 
-fn slim(object: &mut PodCheckpoint) {
+/// Without what is large and decides nothing.
+pub(crate) fn slim(object: &mut PodCheckpoint) {
     object.metadata.managed_fields = None;
     if let Some(status) = &mut object.status {
         status.checkpointed_pod_template = None;

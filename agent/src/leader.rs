@@ -176,6 +176,9 @@ pub fn identity(node: &str) -> String {
 }
 
 #[cfg(test)]
+mod requests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -14,6 +14,8 @@ pub mod orphans;
 pub mod restore;
 pub mod run;
 pub mod schedule;
+#[cfg(test)]
+mod script;
 pub mod serve;
 pub mod setup;
 pub mod size;

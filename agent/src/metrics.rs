@@ -6,7 +6,7 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -48,6 +48,9 @@ struct Inner {
     /// How many of this node's objects have which reason.
     objects: BTreeMap<String, u64>,
     recover_failures: u64,
+    began: Instant,
+    /// From the start until all objects of the node were looked at once.
+    synced: Option<Duration>,
     /// By namespace and name: last success and next time; known to the leader.
     schedules: BTreeMap<(String, String), (Option<Timestamp>, Option<Timestamp>)>,
 }
@@ -64,6 +67,8 @@ impl Default for Metrics {
             zfs_seconds: BTreeMap::new(),
             objects: BTreeMap::new(),
             recover_failures: 0,
+            began: Instant::now(),
+            synced: None,
             schedules: BTreeMap::new(),
         }))
     }
@@ -136,6 +141,11 @@ impl Metrics {
         self.with(|inner| inner.objects = reasons);
     }
 
+    /// All objects of the node were looked at once; how long after the start that is.
+    pub fn synced(&self) -> Duration {
+        self.with(|inner| *inner.synced.insert(inner.began.elapsed()))
+    }
+
     /// How a schedule stands.
     pub fn schedule(&self, namespace: &str, name: &str, last: Option<Timestamp>, next: Option<Timestamp>) {
         let key = (namespace.to_owned(), name.to_owned());
@@ -203,6 +213,12 @@ impl Metrics {
             text.head(name, "gauge", "PodCheckpoints of this node by the reason of their condition Ready.");
             for (reason, count) in &inner.objects {
                 text.line(name, &[("reason", reason)], *count as f64);
+            }
+            if let Some(time) = inner.synced {
+                let name = "cryopod_agent_initial_sync_seconds";
+                let help = "From the agent's start until it had looked at all PodCheckpoints of its node.";
+                text.head(name, "gauge", help);
+                text.line(name, &[], time.as_secs_f64());
             }
             let name = "cryopod_schedule_last_success_timestamp_seconds";
             text.head(name, "gauge", "When a checkpoint of the schedule was last completed.");

@@ -29,12 +29,14 @@ pub struct Order {
     pub pod_uid: String,
     /// `namespace/name` of the pod, for messages.
     pub pod: String,
-    /// One container of it, or the whole pod.
-    pub container: Option<String>,
+    /// These containers of it; none for the whole pod.
+    pub containers: Vec<String>,
     /// `full`, `disk`, `auto`; None for what the pod's annotation or the configuration says.
     pub mode: Option<&'static str>,
     /// Kept in the manifest.
     pub labels: BTreeMap<String, String>,
+    /// Who asked the cluster for it, for the node's audit log.
+    pub requested_by: Option<String>,
     /// Longest that it may take.
     pub timeout: Duration,
 }

@@ -5,15 +5,16 @@
 //! has a node:   that node is no object of the cluster any more ─▶ not ready; a deleted object is let go
 //! ```
 
+mod nodes;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
@@ -23,7 +24,9 @@ use crate::api::checkpoint::{
 use crate::api::condition::{self, Verdict};
 use crate::api::{FINALIZER, PodCheckpoint, duration};
 use crate::checkpoint::plan::{Source, timeout};
+use crate::checkpoint::{PAGE, slim};
 use crate::context::{Context, Error, optional};
+use nodes::Nodes;
 
 /// A pod may be made in the same breath as its checkpoint, and an agent claims within a second or two.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
@@ -128,22 +131,30 @@ fn unclaimed(seen: &Seen<'_>, reason: &str) -> Step {
 pub async fn run(context: Arc<Context>) {
     let api: Api<PodCheckpoint> = Api::all(context.client.clone());
     let settings = Config::default().concurrency(4);
-    let controller = Controller::new(api, watcher::Config::default()).with_config(settings);
+    // All of the cluster: their pods' templates would be most of the leader's memory.
+    let (reader, writer) = reflector::store();
+    let stream = watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff().modify(slim);
+    let stream = stream.reflect(writer).applied_objects();
+    let controller = Controller::for_stream(stream, reader).with_config(settings);
     let done = |_| async {};
-    controller.run(reconcile, |_, _, _| Action::requeue(LOOK_AGAIN), context).for_each(done).await;
+    let leader = Arc::new(Leader { nodes: Nodes::default(), context });
+    controller.run(reconcile, |_, _, _| Action::requeue(LOOK_AGAIN), leader).for_each(done).await;
 }
 
-async fn reconcile(object: Arc<PodCheckpoint>, context: Arc<Context>) -> Result<Action, Error> {
+/// What it works with.
+struct Leader {
+    context: Arc<Context>,
+    nodes: Nodes,
+}
+
+async fn reconcile(object: Arc<PodCheckpoint>, leader: Arc<Leader>) -> Result<Action, Error> {
+    let context = &leader.context;
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<PodCheckpoint> = Api::namespaced(context.client.clone(), &namespace);
     let node = object.status.as_ref().and_then(|status| status.node_name.clone());
     let (pod, has_node) = match &node {
-        None => (crate::checkpoint::source(&context, &namespace, &object.spec.source_pod.name).await?, true),
-        Some(node) => {
-            let nodes: Api<Node> = Api::all(context.client.clone());
-            let found = nodes.get_metadata_opt(node).await.map_err(Error::api("read a node"))?;
-            (None, found.is_some())
-        }
+        None => (crate::checkpoint::source(context, &namespace, &object.spec.source_pod.name).await?, true),
+        Some(node) => (None, leader.nodes.has(context, node).await?),
     };
     let seen = Seen { object: &object, pod, has_node, now: context.now() };
     match plan(&seen) {
@@ -182,5 +193,7 @@ async fn reconcile(object: Arc<PodCheckpoint>, context: Arc<Context>) -> Result<
     }
 }
 
+#[cfg(test)]
+mod requests;
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,7 @@ use crate::metrics::scrape::Scraper;
 use crate::metrics::{Metrics, Text};
 use crate::node::{LocalNode, NodeWork};
 use crate::serve::{self, Source};
+use crate::setup::labels;
 use crate::{checkpoint, orphans, restore, schedule};
 
 /// How old the look at the store may be that a scrape shows; a `zfs list` of a thousand datasets is tens of milliseconds.
@@ -99,6 +100,7 @@ pub async fn run(settings: Settings, client: Option<Client>) -> Result<(), RunEr
         let work: Arc<dyn NodeWork> = Arc::new(LocalNode::new(shown.sources.clone(), Arc::clone(&metrics)));
         let context = Arc::new(Context::new(client.clone(), &settings.node, work, metrics));
         tokio::spawn(checkpoint::run(Arc::clone(&context)));
+        tokio::spawn(labels::run(Arc::clone(&context)));
         let election =
             Election::new(client, &settings.namespace, identity(&settings.node), Arc::clone(&shown.contact));
         tokio::spawn(election.run(told, move || lead(Arc::clone(&context))));

@@ -6,10 +6,14 @@
 //! any two steps changes nothing but the time it takes, since each call begins with looking; what a running pod needs is
 //! never taken away.
 
+mod action;
 mod bundles;
 pub(crate) mod cluster;
 mod containerd;
+mod files;
 mod imports;
+pub(crate) mod labels;
+mod look;
 mod node;
 mod observed;
 mod plan;
@@ -18,9 +22,10 @@ mod state;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub use action::{Action, Refusal};
 pub use containerd::Distribution;
 pub use observed::{NodeView, Observed};
-pub use plan::{Action, Refusal, Wanted};
+pub use plan::Wanted;
 pub use state::State;
 
 /// The label that pods of our RuntimeClasses are scheduled by. `false` while setup or removal is at work.
@@ -219,6 +224,7 @@ fn execute(options: &Options) -> Result<ExitCode, Error> {
     // One at a time: an old release's pod may still be at work when the new one's begins.
     let _lock = node.lock()?;
     drive(&mut node, &wanted, |line| println!("{line}"))?;
+    node.note_labels()?;
     println!("{}", if wanted.present { "the node is ready" } else { "the node is as it was before" });
     Ok(ExitCode::SUCCESS)
 }

@@ -25,6 +25,7 @@ const OWN_ANNOTATIONS: &[&str] = &[
     "kubectl.kubernetes.io/last-applied-configuration",
     api::RESTORE_FROM,
     api::RESTORED_BY_UID,
+    api::REQUESTED_BY,
     "kubernetes.io/config.mirror",
 ];
 
@@ -48,6 +49,8 @@ pub struct Wanted<'a> {
     pub restore: &'a str,
     /// Its UID.
     pub restore_uid: &'a str,
+    /// Who asked for that restore.
+    pub requested_by: Option<&'a str>,
     /// Node that has the checkpoint.
     pub node: &'a str,
 }
@@ -105,6 +108,12 @@ pub fn pod<'a>(template: &Value, patches: impl IntoIterator<Item = &'a Value>, w
     metadata.insert("namespace".into(), json!(wanted.namespace));
     metadata["annotations"][api::RESTORE_FROM] = json!(wanted.checkpoint);
     metadata["annotations"][api::RESTORED_BY_UID] = json!(wanted.restore_uid);
+    if let Some(user) = wanted.requested_by {
+        metadata["annotations"][api::REQUESTED_BY] = json!(user);
+    } else if let Some(annotations) = metadata["annotations"].as_object_mut() {
+        // A patch has no say in who asked.
+        annotations.remove(api::REQUESTED_BY);
+    }
     metadata["labels"][api::RESTORED_BY] = json!(label_value(wanted.restore));
     let mut spec = pod.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
     // A patch could bind the pod past the scheduler, to a node that does not have the checkpoint.
@@ -217,6 +226,7 @@ mod tests {
             checkpoint: "cp",
             restore: "back",
             restore_uid: "ru",
+            requested_by: None,
             node: "n2",
         }
     }
@@ -249,6 +259,19 @@ mod tests {
         assert_eq!(made["metadata"]["labels"], json!({ "tier": "test", "cryopod.dev/podrestore": "back" }));
         assert_eq!(made["spec"]["containers"][0]["image"], "app:2");
         assert!(made["spec"].get("nodeName").is_none());
+    }
+
+    #[test]
+    fn who_asked_is_what_the_restore_says_and_neither_the_captured_pod_nor_a_patch() {
+        let mut captured = captured();
+        captured["metadata"]["annotations"][api::REQUESTED_BY] = json!("earlier");
+        let kept = of(&captured);
+        assert!(kept["metadata"]["annotations"].get(api::REQUESTED_BY).is_none());
+        let patches = [json!({ "metadata": { "annotations": { "cryopod.dev/requested-by": "forged" } } })];
+        let nobody = pod(&kept, &patches, &wanted());
+        assert!(nobody["metadata"]["annotations"].get(api::REQUESTED_BY).is_none());
+        let made = pod(&kept, &patches, &Wanted { requested_by: Some("jane"), ..wanted() });
+        assert_eq!(made["metadata"]["annotations"][api::REQUESTED_BY], "jane");
     }
 
     #[test]

@@ -88,7 +88,8 @@ pub fn take(
     let taken = take_as(&id, created, &target, store, journal, &options, limits);
     if taken.is_err() {
         let entry = Entry::new(audit::Operation::Capture).checkpoint(&id).pod(target.pod());
-        audit::note(entry.labels(&options.labels).result(&taken));
+        let entry = entry.labels(&options.labels).asked_by(options.requested_by.as_deref());
+        audit::note(entry.result(&taken));
     }
     taken
 }

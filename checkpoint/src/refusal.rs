@@ -22,8 +22,9 @@ impl Refusal {
     }
 }
 
-/// Code and meaning of the refusals of this crate; they depend on sizes and files, not on what runs in the pod.
+/// Code and meaning of the refusals of this crate; they depend on sizes, files and other captures, not on what runs in the pod.
 pub const CODES: &[(&str, &str)] = &[
+    (BUSY, "another checkpoint of the same pod is being taken"),
     (NO_SPACE, "the store lacks the space for the checkpoint"),
     (COPY_TOO_LARGE, "a volume that is not on ZFS is larger than what may be copied inside the freeze"),
     (COPY_UNREADABLE, "a volume that is not on ZFS cannot be read"),
@@ -33,6 +34,8 @@ pub const CODES: &[(&str, &str)] = &[
     ),
 ];
 
+/// Only one capture of a pod at a time: the only refusal that passes by itself.
+pub const BUSY: &str = "busy";
 /// The store has not enough room for the memory images.
 pub const NO_SPACE: &str = "no-space";
 /// A volume or layer that must be copied inside the freeze is larger than the bound for that.

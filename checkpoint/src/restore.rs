@@ -52,7 +52,8 @@ pub fn place(
         ("container".to_owned(), request.container.to_owned()),
         ("member".to_owned(), request.member.to_owned()),
     ]);
-    audit::note(Entry::new(Operation::Restore).checkpoint(request.checkpoint).labels(&to).result(&placed));
+    let entry = Entry::new(Operation::Restore).checkpoint(request.checkpoint).labels(&to);
+    audit::note(entry.asked_by(request.requested_by).result(&placed));
     placed
 }
 

@@ -101,9 +101,9 @@ pub(crate) struct CheckpointArgs {
     /// Memory and disk (full), disk alone (disk), or whichever is possible (auto).
     #[arg(long, value_enum)]
     pub(crate) mode: Option<ModeArg>,
-    /// One container instead of the whole pod.
-    #[arg(short, long)]
-    pub(crate) container: Option<String>,
+    /// These containers instead of the whole pod, with commas or given several times.
+    #[arg(short, long, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) container: Vec<String>,
     /// Delete the checkpoint so long after it was taken, e.g. 720h.
     #[arg(long, value_parser = duration_text, value_name = "DURATION")]
     pub(crate) ttl: Option<String>,

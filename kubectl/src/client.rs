@@ -1,5 +1,7 @@
 //! The cluster that the flags and the kubeconfig name.
 
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Config, Resource};
@@ -34,6 +36,13 @@ impl Cluster {
         let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|error| Error::Config(error.to_string()))?;
         Ok(Self { client, namespace })
+    }
+
+    /// Who we are to the API server; None where it does not say. The audit log of a node names who asked.
+    pub(crate) async fn user(&self) -> Option<String> {
+        let api: Api<SelfSubjectReview> = Api::all(self.client.clone());
+        let review = api.create(&PostParams::default(), &SelfSubjectReview::default()).await.ok()?;
+        review.status?.user_info?.username.filter(|name| !name.is_empty())
     }
 
     /// Objects of the namespace.

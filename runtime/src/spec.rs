@@ -32,6 +32,8 @@ pub mod annotation {
     pub const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
     /// Checkpoint to start from.
     pub const RESTORE_FROM: &str = "cryopod.dev/restore-from";
+    /// Who asked the cluster for the restore; for the audit log.
+    pub const REQUESTED_BY: &str = "cryopod.dev/requested-by";
     /// `once` or `always`.
     pub const RESTORE_POLICY: &str = "cryopod.dev/restore-policy";
     /// `refuse`, `overwrite` or `keep`.

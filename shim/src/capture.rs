@@ -5,6 +5,7 @@
 //! Configuration, store and journal are opened for each operation and closed again: most pods are never captured, and
 //! an idle shim keeps nothing of this in memory.
 
+pub(crate) mod chosen;
 pub mod cri;
 pub mod marks;
 pub(crate) mod node;
@@ -15,14 +16,14 @@ pub mod settling;
 pub mod stamp;
 pub mod stored;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use cryopod_checkpoint::capture::CaptureError;
 use cryopod_checkpoint::id::NameError;
 use cryopod_checkpoint::journal::JournalError;
 use cryopod_checkpoint::kind::Kind;
 use cryopod_checkpoint::progress::Progress;
-use cryopod_checkpoint::refusal::Refusal;
+use cryopod_checkpoint::refusal::{BUSY, Refusal};
 use cryopod_checkpoint::restore::PlaceError;
 use cryopod_checkpoint::settle::SettleError;
 use cryopod_checkpoint::store::StoreError;
@@ -32,6 +33,12 @@ use cryopod_command::Cancel;
 use crate::bundle::BundleError;
 use crate::rpc::Failure;
 pub use node::Node;
+
+/// What whoever comes second is told, with a code: an agent asks again, where all other refusals are for good.
+static SECOND: LazyLock<Refusal> = LazyLock::new(|| {
+    let text = "a checkpoint of this pod is being taken already";
+    Refusal::new(BUSY, text, "try again when it is complete")
+});
 
 /// A capture or restore did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +87,7 @@ pub enum DoorError {
         expected: &'static str,
     },
     /// Only one capture of a pod at a time.
-    #[error("a checkpoint of this pod is being taken already")]
+    #[error("{}", *SECOND)]
     Busy,
     /// containerd reads the root of one of them.
     #[error(
@@ -138,6 +145,7 @@ impl DoorError {
         match self {
             Self::Capture(error) => error.refusal(),
             Self::Runtime(error) => error.refusal(),
+            Self::Busy => Some(&SECOND),
             _ => None,
         }
     }

@@ -15,7 +15,7 @@ use crate::bootstrap::is_safe_id;
 use crate::bundle::Brief;
 use crate::capture::order::{self, Choices, Order};
 use crate::capture::stored::{self, Stored};
-use crate::capture::{DoorError, Node, Watch, place};
+use crate::capture::{DoorError, Node, Watch, chosen, place};
 use crate::container::{Container, Deleted, New, Shared, end};
 use crate::discovery;
 use crate::error::TaskError;
@@ -198,29 +198,33 @@ impl Pod {
         Ok(deleted)
     }
 
-    /// Captures all running containers of the pod at one instant, or the one that `container` names, into the store.
+    /// Captures all running containers of the pod at one instant, or those that `wanted` names, into the store.
     ///
     /// # Errors
     /// See [`TaskError`]; then all containers run as before.
     pub async fn checkpoint(
         &self,
-        container: &str,
+        wanted: &[String],
         choices: Choices,
         cancel: Cancel,
     ) -> Result<Stored, TaskError> {
         let running = self.watch.begin(cancel.clone()).ok_or(DoorError::Busy)?;
         // Everybody locks in order of creation, so nobody waits in a circle.
-        let mut chosen = self.all();
-        chosen.retain(|c| match container {
+        let mut meant = self.all();
+        let names = |c: &'_ Arc<Container>| (c.id.clone(), c.brief.name(&c.id).to_owned());
+        meant.retain(|c| {
             // The pause container holds nothing; a new pod has its own.
-            "" => !c.brief.is_sandbox(),
-            wanted => c.id == wanted || c.brief.name(&c.id) == wanted,
+            let (id, name) = names(c);
+            if wanted.is_empty() { !c.brief.is_sandbox() } else { chosen::is_wanted(wanted, &id, &name) }
         });
-        if let Some(wanted) = Some(container).filter(|_| chosen.is_empty() && !container.is_empty()) {
-            return Err(TaskError::NoContainer { id: wanted.to_owned() });
+        let there: Vec<_> = meant.iter().map(names).collect();
+        if let Some(missing) =
+            chosen::missing(wanted, there.iter().map(|(id, name)| (id.as_str(), name.as_str())))
+        {
+            return Err(TaskError::NoContainer { id: missing.to_owned() });
         }
         let mut held = Vec::new();
-        for each in &chosen {
+        for each in &meant {
             if let Some(hold) = each.hold().await {
                 held.push((each, hold));
             }
@@ -233,6 +237,14 @@ impl Pod {
         let first = first.ok_or_else(|| {
             DoorError::Nothing(format!("no container of pod {} runs", self.identity().name))
         })?;
+        // Less than what was asked for would be a checkpoint that is found to lack something when it is needed.
+        let taken: Vec<_> = subjects.iter().map(|(each, _)| names(each)).collect();
+        if let Some(idle) =
+            chosen::missing(wanted, taken.iter().map(|(id, name)| (id.as_str(), name.as_str())))
+        {
+            let pod = self.identity().name;
+            return Err(DoorError::Nothing(format!("container {idle} of pod {pod} does not run")).into());
+        }
         for (each, _) in &subjects {
             each.note_capture()?;
         }

@@ -11,6 +11,7 @@
 mod kubelet;
 mod pki;
 mod plane;
+mod scale;
 
 use std::fs;
 use std::io;
@@ -57,6 +58,8 @@ pub(crate) enum Verb {
     },
     /// End the control plane and throw its state away; nodes stay as they are.
     Down,
+    /// Measure the agent with 1,000 checkpoints and 1,000 pods, on an API server of its own; no node is needed.
+    Scale,
     /// Print the variables that kubectl and the suite `kube` need, for `eval`.
     Env,
 }
@@ -76,6 +79,8 @@ pub(crate) enum Error {
     NotReady { name: String, seconds: u64, said: String },
     #[error("the emulator of node {name} does not forward kubelet's port: {said}")]
     Forward { name: String, said: String },
+    #[error("the agent did not do what is promised, see above")]
+    Scale,
     #[error("no cluster runs: `cargo xtask cluster up --node NAME`")]
     Down,
     #[error(transparent)]
@@ -112,6 +117,7 @@ pub(crate) fn run(cache: &Cache, verb: &Verb) -> Result<(), Error> {
             cluster.install(&nodes)
         }
         Verb::Down => cluster.down(),
+        Verb::Scale => scale::run(cache, &cluster.programs()?),
         Verb::Env => {
             for (name, value) in cluster.env()? {
                 println!("export {name}={}", crate::quote::line([value]));

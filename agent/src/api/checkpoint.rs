@@ -73,9 +73,10 @@ pub struct PodCheckpointSpec {
     /// What to capture; if not set, what the pod's annotation or the node's configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
-    /// The container to capture, by its name; none for the whole pod.
+    /// The containers to capture, by their names, all at one instant; none for the whole pod. Those that are left out start
+    /// afresh in a restored pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1))]
+    #[schemars(length(max = 64))]
     pub containers: Vec<String>,
     /// What happens to the data when this object is deleted.
     #[serde(default)]

@@ -1,10 +1,13 @@
 //! The steps of a `PodCheckpoint` on its node, done.
 
-use std::sync::{Arc, Mutex};
+mod capture;
+#[cfg(test)]
+mod requests;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use cryopod_checkpoint::id::CheckpointId;
-use cryopod_command::Cancel;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action;
@@ -12,20 +15,11 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::plan::{Data, Seen, Source, Step, plan};
-use crate::api::checkpoint::{
-    COMPLETED, CaptureProgress, CapturedContainer, DATA_MISSING, DeletionPolicy, FAILED, IN_PROGRESS,
-    Location, Mode, NodeLocal,
-};
+use crate::api::checkpoint::{COMPLETED, DATA_MISSING, DeletionPolicy, FAILED, IN_PROGRESS};
 use crate::api::condition::{self, Verdict};
-use crate::api::{FINALIZER, PodCheckpoint, PodCheckpointStatus, duration};
+use crate::api::{FINALIZER, PodCheckpoint};
 use crate::context::{Context, Error, optional};
-use crate::node::{NodeError, Order, Progress, Stored};
-use crate::{size, template};
-
-/// How often a running capture is told in the status, and looked whether anybody still wants it.
-const TELL_EVERY: Duration = Duration::from_secs(1);
-/// Before a shim that is busy or starting is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+use crate::template;
 
 /// Does the next step; the write of it brings the next call.
 pub(super) async fn reconcile(object: Arc<PodCheckpoint>, context: Arc<Context>) -> Result<Action, Error> {
@@ -74,7 +68,6 @@ pub(crate) async fn source(context: &Context, namespace: &str, name: &str) -> Re
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             node: text("/spec/nodeName"),
             phase: text("/status/phase").unwrap_or_default(),
-            deleted: pod.metadata.deletion_timestamp.is_some(),
         }
     }))
 }
@@ -165,107 +158,11 @@ impl Work<'_> {
             "checkpointedPodTemplate": template,
             "conditions": status.conditions,
         }});
-        self.write(&patch, "begin a checkpoint").await?;
+        let Some(begun) = self.write(&patch, "begin a checkpoint").await? else {
+            return Ok(Action::await_change());
+        };
         let note = format!("checkpoint {} of this pod is being taken", self.name);
-        self.tell(object, false, "CheckpointStarted", &note).await;
-        Ok(Action::requeue(Duration::ZERO))
-    }
-
-    /// Asks the shim on a thread of its own, tells how far it is, and ends it when the object is deleted meanwhile.
-    async fn capture(&self, object: &PodCheckpoint, order: Order) -> Result<Action, Error> {
-        let cancel = Cancel::new();
-        let seen = Arc::new(Mutex::new(Progress::default()));
-        let task = tokio::task::spawn_blocking({
-            let (work, order) = (Arc::clone(&self.context.work), order.clone());
-            let (cancel, seen) = (cancel.clone(), Arc::clone(&seen));
-            move || {
-                let mut progress = |now: Progress| {
-                    *seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = now;
-                };
-                work.capture(&order, &mut progress, &cancel)
-            }
-        });
-        tokio::pin!(task);
-        let mut told = Progress::default();
-        let result = loop {
-            tokio::select! {
-                result = &mut task => break result?,
-                () = tokio::time::sleep(TELL_EVERY) => {}
-            }
-            let now = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-            if !self.is_wanted(&now, &mut told).await {
-                cancel.cancel();
-            }
-        };
-        match result {
-            Ok(stored) => {
-                self.context.metrics.captured(&stored);
-                self.complete(object, &stored).await
-            }
-            Err(error) if error.is_passing() => {
-                tracing::info!(id = %order.id, %error, "asked again");
-                Ok(Action::requeue(ASK_AGAIN))
-            }
-            Err(NodeError::Cancelled) => Ok(Action::requeue(Duration::ZERO)),
-            Err(error) => {
-                self.context.metrics.capture_failed(error.reason());
-                self.say(object, &Verdict::no(FAILED, error.to_string())).await?;
-                Ok(Action::await_change())
-            }
-        }
-    }
-
-    /// Tells the progress, if there is any; whether the object is still there and to stay.
-    async fn is_wanted(&self, now: &Progress, told: &mut Progress) -> bool {
-        let object = if now == told {
-            self.api.get(self.name).await.map_err(Error::api("read a checkpoint"))
-        } else {
-            let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-            let progress = CaptureProgress {
-                step: now.step.clone(),
-                done_bytes: bytes(now.done),
-                total_bytes: bytes(now.total),
-            };
-            told.clone_from(now);
-            let patch = Patch::Merge(json!({ "status": { "progress": progress } }));
-            let written = self.api.patch_status(self.name, &PatchParams::default(), &patch).await;
-            written.map_err(Error::api("tell the progress of a checkpoint"))
-        };
-        match optional(object) {
-            Ok(Some(object)) => object.metadata.deletion_timestamp.is_none(),
-            Ok(None) => false,
-            // The API server is away: nobody has said that it is not wanted.
-            Err(_) => true,
-        }
-    }
-
-    async fn complete(&self, object: &PodCheckpoint, stored: &Stored) -> Result<Action, Error> {
-        let mut status = object.status.clone().unwrap_or_default();
-        describe(&mut status, stored);
-        let mut message = format!(
-            "in the store of node {}, {}, the pod stood still for {}",
-            self.context.node,
-            status.size.clone().unwrap_or_default(),
-            status.freeze_duration.clone().unwrap_or_default()
-        );
-        if let Some(why) = &stored.memory_refused {
-            message.push_str(&format!("; the disk alone, since its memory could not be captured: {why}"));
-        }
-        let now = self.context.now();
-        condition::set_ready(
-            &mut status.conditions,
-            &Verdict::yes(COMPLETED, message.clone()),
-            object.metadata.generation,
-            now,
-        );
-        status.completion_time = Some(Time(now));
-        status.observed_generation = object.metadata.generation;
-        let mut status = serde_json::to_value(&status).unwrap_or_default();
-        // Nulls remove: a finished capture has no progress.
-        status["progress"] = Value::Null;
-        self.write(&json!({ "status": status }), "complete a checkpoint").await?;
-        let note = format!("checkpoint {}: {message}", self.name);
-        self.tell(object, stored.memory_refused.is_some(), "CheckpointSucceeded", &note).await;
+        self.tell(&begun, false, "CheckpointStarted", &note).await;
         Ok(Action::requeue(Duration::ZERO))
     }
 
@@ -278,7 +175,9 @@ impl Work<'_> {
         let patch = json!({ "status": {
             "observedGeneration": generation, "conditions": status.conditions, "progress": Value::Null,
         }});
-        self.write(&patch, "tell how a checkpoint stands").await?;
+        if self.write(&patch, "tell how a checkpoint stands").await?.is_none() {
+            return Ok(());
+        }
         if verdict.reason != crate::api::checkpoint::PENDING {
             let note = format!("checkpoint {}: {}", self.name, verdict.message);
             let reason = if verdict.reason == FAILED { "CheckpointFailed" } else { verdict.reason };
@@ -323,32 +222,4 @@ impl Work<'_> {
             self.context.event(&pod, warning, "Checkpoint", reason, note).await;
         }
     }
-}
-
-/// What the status says of a stored checkpoint.
-fn describe(status: &mut PodCheckpointStatus, stored: &Stored) {
-    use cryopod_checkpoint::manifest::CapturedMode;
-    let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    status.checkpoint_id = Some(stored.id.to_string());
-    status.checkpoint_location = Some(Location {
-        kind: "NodeLocal".into(),
-        node_local: Some(NodeLocal { path: format!("{}/checkpoints/{}", stored.place, stored.id) }),
-    });
-    status.mode = Some(match stored.mode {
-        CapturedMode::Full => Mode::Full,
-        CapturedMode::Disk => Mode::Disk,
-    });
-    status.freeze_duration = Some(duration::format(stored.freeze));
-    status.memory_bytes = Some(bytes(stored.memory_bytes));
-    status.disk_bytes = Some(bytes(stored.disk_bytes));
-    status.size = Some(size::format(stored.memory_bytes.saturating_add(stored.disk_bytes)));
-    status.containers = stored
-        .containers
-        .iter()
-        .map(|(name, image, memory)| CapturedContainer {
-            name: name.clone(),
-            image: Some(image.clone()).filter(|image| !image.is_empty()),
-            memory: *memory,
-        })
-        .collect();
 }

@@ -21,7 +21,7 @@ use crate::api::checkpoint::{
     SOURCE_POD_REPLACED,
 };
 use crate::api::condition::{self, Verdict};
-use crate::api::{FINALIZER, HOLD, duration};
+use crate::api::{FINALIZER, HOLD, REQUESTED_BY, duration};
 use crate::node::{LABEL_OBJECT, LABEL_UID, Order, Stored};
 
 /// Where the spec says nothing: more than any capture that was seen, memory of some GiB included.
@@ -41,8 +41,6 @@ pub struct Source {
     pub node: Option<String>,
     /// `Pending`, `Running`, `Succeeded`, `Failed`.
     pub phase: String,
-    /// Whether it is being deleted.
-    pub deleted: bool,
 }
 
 /// What is known of the data.
@@ -226,9 +224,10 @@ fn take(seen: &Seen<'_>, id: CheckpointId, began: Timestamp) -> Step {
         id,
         pod_uid: source.uid.clone(),
         pod: format!("{namespace}/{}", object.spec.source_pod.name),
-        container: object.spec.containers.first().cloned(),
+        containers: object.spec.containers.clone(),
         mode: object.spec.mode.map(Mode::word),
         labels,
+        requested_by: object.annotations().get(REQUESTED_BY).cloned(),
         timeout: left,
     }))
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use cryopod_checkpoint::id::CheckpointId;
 use cryopod_checkpoint::kind::Kind;
 use cryopod_checkpoint::manifest::Manifest;
+use cryopod_checkpoint::refusal;
 use cryopod_command::{Cancel, Limits};
 use cryopod_runtime::config::Sources;
 use cryopod_shim::capture::Node;
@@ -69,7 +70,10 @@ fn shim_of(order: &Order) -> Result<Shim, NodeError> {
 fn request(order: &Order) -> api::CheckpointRequest {
     let mut request = api::CheckpointRequest::new();
     request.id = order.id.to_string();
-    request.container = order.container.clone().unwrap_or_default();
+    // A shim of an earlier version knows of one alone.
+    request.container = order.containers.first().cloned().unwrap_or_default();
+    request.containers.clone_from(&order.containers);
+    request.requested_by = order.requested_by.clone().unwrap_or_default();
     request.mode = order.mode.unwrap_or_default().to_owned();
     request.labels = order.labels.clone().into_iter().collect();
     request.timeout_seconds = order.timeout.as_secs().max(1);
@@ -81,15 +85,14 @@ fn failure(error: ClientError, order: &Order) -> NodeError {
     let pod = order.pod.clone();
     match error {
         ClientError::Stopped(_) | ClientError::Unanswered(_) => NodeError::Cancelled,
+        ClientError::Refused { refusal: Some(refusal), .. } if refusal.code == refusal::BUSY => {
+            NodeError::Busy { pod }
+        }
         ClientError::Refused { refusal: Some(refusal), .. } => {
             NodeError::Capture { reason: refusal.code.clone(), message: refusal.to_string() }
         }
         ClientError::Refused { kind: Kind::Unavailable, message, .. } => {
             NodeError::Unreachable { pod, message }
-        }
-        // It has the kind of lasting failures and no code of its own, so only the words tell it.
-        ClientError::Refused { message, .. } if message.contains("is being taken already") => {
-            NodeError::Busy { pod }
         }
         ClientError::Refused { kind, message, .. } => {
             NodeError::Capture { reason: format!("{kind:?}").to_ascii_lowercase(), message }
@@ -98,6 +101,18 @@ fn failure(error: ClientError, order: &Order) -> NodeError {
             NodeError::Unreachable { pod, message: error.to_string() }
         }
     }
+}
+
+/// What is wrong with a checkpoint that a shim made that has not understood the whole request.
+fn lacking(order: &Order, stored: &Stored) -> Option<NodeError> {
+    let is_there = |name: &&String| stored.containers.iter().any(|(there, ..)| there == *name);
+    let missing = order.containers.iter().find(|name| !is_there(name))?;
+    let message = format!(
+        "container {missing} of pod {} was not captured, since the shim of the pod is of a version that knows of one container or \
+         all: capture all of them, or make the pod anew",
+        order.pod
+    );
+    Some(NodeError::Capture { reason: "old-shim".to_owned(), message })
 }
 
 impl NodeWork for LocalNode {
@@ -120,7 +135,12 @@ impl NodeWork for LocalNode {
         let manifest = Manifest::parse(&answer.manifest)
             .map_err(|error| NodeError::Store(format!("the shim's answer: {error}")))?;
         let place = answer.store.as_ref().map(|store| store.place.clone()).unwrap_or_default();
-        Ok(Stored::of(&manifest, place))
+        let stored = Stored::of(&manifest, place);
+        if let Some(error) = lacking(order, &stored) {
+            self.delete(&stored.id)?;
+            return Err(error);
+        }
+        Ok(stored)
     }
 
     fn stored(&self, id: &CheckpointId) -> Result<Option<Stored>, NodeError> {
@@ -171,9 +191,10 @@ mod tests {
             id: CheckpointId::of_object("default", "a"),
             pod_uid: "u".into(),
             pod: "default/web".into(),
-            container: None,
+            containers: Vec::new(),
             mode: Some("full"),
             labels: [("k".to_owned(), "v".to_owned())].into(),
+            requested_by: None,
             timeout: Duration::from_millis(10),
         }
     }
@@ -187,11 +208,36 @@ mod tests {
     }
 
     #[test]
+    fn several_containers_and_who_asks_are_told_and_less_than_that_is_no_checkpoint() {
+        let order = Order {
+            containers: vec!["app".into(), "side".into()],
+            requested_by: Some("jane".into()),
+            ..order()
+        };
+        let said = request(&order);
+        assert_eq!((said.container.as_str(), said.requested_by.as_str()), ("app", "jane"));
+        assert_eq!(said.containers, ["app", "side"]);
+        let mut stored = crate::script::stored("u");
+        let error = lacking(&order, &stored).unwrap();
+        assert!(
+            !error.is_passing() && error.to_string().contains("container side of pod default/web"),
+            "{error}"
+        );
+        stored.containers.push(("side".into(), String::new(), true));
+        assert!(lacking(&order, &stored).is_none());
+    }
+
+    #[test]
     fn a_failure_says_whether_it_passes_by_itself() {
         let refused =
             |kind, message: &str| ClientError::Refused { kind, message: message.to_owned(), refusal: None };
-        let busy = "a checkpoint of this pod is being taken already";
-        assert!(failure(refused(Kind::FailedPrecondition, busy), &order()).is_passing());
+        let coded = |code| ClientError::Refused {
+            kind: Kind::FailedPrecondition,
+            message: "a checkpoint of this pod is being taken already".to_owned(),
+            refusal: Some(Box::new(refusal::Refusal::new(code, "why", "what to do"))),
+        };
+        assert!(failure(coded(refusal::BUSY), &order()).is_passing());
+        assert!(!failure(coded(refusal::NO_SPACE), &order()).is_passing(), "the words do not count");
         assert!(failure(ClientError::Lost("gone".into()), &order()).is_passing());
         let lasting = failure(refused(Kind::ResourceExhausted, "full"), &order());
         assert!(!lasting.is_passing());

@@ -33,7 +33,7 @@ fn object(age: i64, node: Option<&str>, reason: &'static str) -> PodCheckpoint {
 
 fn pod(node: Option<&str>) -> Option<Source> {
     let node = node.map(str::to_owned);
-    Some(Source { uid: "u".into(), node, phase: "Running".into(), deleted: false })
+    Some(Source { uid: "u".into(), node, phase: "Running".into() })
 }
 
 fn next(object: &PodCheckpoint, pod: Option<Source>, has_node: bool) -> Step {

@@ -1,5 +1,8 @@
 //! The steps of a `PodRestore`, done.
 
+#[cfg(test)]
+mod requests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +16,7 @@ use serde_json::{Value, json};
 use super::plan::{Found, Seen, Step, names, plan};
 use crate::api::condition::{self, Verdict};
 use crate::api::restore::{FAILED, IN_PROGRESS, POD_REFUSED, RestoredPod, SUCCEEDED};
-use crate::api::{PodCheckpoint, PodRestore, RESTORED_BY_UID};
+use crate::api::{PodCheckpoint, PodRestore, REQUESTED_BY, RESTORED_BY_UID};
 use crate::context::{Context, Error, optional};
 use crate::template::{self, Wanted};
 
@@ -76,6 +79,7 @@ impl Work<'_> {
             checkpoint: &self.object.spec.checkpoint_name,
             restore: &restore,
             restore_uid: &uid,
+            requested_by: self.object.annotations().get(REQUESTED_BY).map(String::as_str),
             node: status.node_name.as_deref().unwrap_or_default(),
         };
         let patches = self.object.spec.patches.iter().map(|patch| &patch.merge);

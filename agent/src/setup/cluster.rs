@@ -10,6 +10,7 @@ use kube::{Api, Client, Config};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use super::labels::Noted;
 use super::observed::NodeView;
 use super::{Error, HANDLER, READY};
 
@@ -49,6 +50,12 @@ impl Cluster {
     pub(super) fn view(&self) -> Result<NodeView, Error> {
         let node = self.runtime.block_on(self.nodes.get(&self.name));
         node.map(|node| view(&node)).map_err(|error| self.failed("look at", error))
+    }
+
+    /// Which labels of ours it has now, and which object that is; None where it has none.
+    pub(super) fn noted(&self) -> Result<Option<Noted>, Error> {
+        let node = self.runtime.block_on(self.nodes.get(&self.name));
+        node.map(|node| Noted::of(&node)).map_err(|error| self.failed("look at", error))
     }
 
     /// Sets and removes labels.

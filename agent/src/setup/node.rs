@@ -1,33 +1,26 @@
 //! The node itself: looks at its files, units and cluster object, and changes them one action at a time.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cryopod_command::{Command, Limits};
-use nix::time::{ClockId, clock_gettime};
 
 use super::cluster::Cluster;
-use super::containerd::{self, Choice, Distribution, Kind, UNITS};
+use super::containerd::{self, Choice, Distribution, Kind};
+use super::files::{MARKER, at, put_back, read, read_state, remove, write, write_state};
+use super::look::{QUESTION, boot, distribution, found, impossible, now_us, others, since, version, zfs};
 use super::observed::Observed;
-use super::plan::Action;
-use super::state::{Change, State, VERSION};
-use super::{Edge, Error, Options, bundles};
+use super::{Action, Edge, Error, Options, bundles, labels};
 use crate::host::programs;
 
-const MARKER: &str = "/var/lib/cryopod/setup.json";
-const LOCK: &str = "/run/cryopod-setup.lock";
+/// Held by whoever changes the node.
+pub(super) const LOCK: &str = "/run/cryopod-setup.lock";
 /// A restart waits for the unit to be up; k3s begins an API server.
 const RESTART: Duration = Duration::from_secs(300);
-/// Programs that only tell something.
-const QUESTION: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_secs(2);
-/// Where programs may be that a service is started with.
-const PATH: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// This node.
 pub(super) struct Node {
@@ -68,6 +61,16 @@ impl Node {
         let file = File::create(path).map_err(at("create", path))?;
         file.lock().map_err(at("lock", path))?;
         Ok(file)
+    }
+
+    /// Notes the labels that the node has now, for an agent that has to put them back; forgets them where there are none.
+    pub(super) fn note_labels(&self) -> Result<(), Error> {
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        let path = Path::new(labels::FILE);
+        match cluster.noted()? {
+            Some(noted) => write(path, &noted.text(), 0o600),
+            None => remove(path),
+        }
     }
 
     fn kind(&self) -> Kind {
@@ -210,151 +213,4 @@ impl Edge for Node {
             },
         }
     }
-}
-
-/// The first unit of the list that is active.
-fn distribution(choice: Choice) -> Option<Distribution> {
-    let active = |unit: &str| {
-        let ask = Command::new("systemctl").args(["is-active", "--quiet", unit]);
-        ask.status(&Limits::within(QUESTION)).is_ok_and(|(status, _)| status.success())
-    };
-    let units = UNITS.iter().filter(|(kind, _)| choice.allows(*kind));
-    units.into_iter().find(|(_, unit)| active(unit)).map(|(kind, unit)| Distribution { kind: *kind, unit })
-}
-
-fn since(unit: &str) -> Option<u64> {
-    let ask =
-        Command::new("systemctl").args(["show", "--value", "--property=ActiveEnterTimestampMonotonic", unit]);
-    let output = ask.run(&Limits::within(QUESTION)).ok()?;
-    String::from_utf8_lossy(&output.stdout).trim().parse().ok().filter(|since| *since > 0)
-}
-
-fn version(program: &str) -> Option<(u32, u32)> {
-    let output = Command::new(found(program)?).arg("--version").run(&Limits::within(QUESTION)).ok()?;
-    containerd::version(&String::from_utf8_lossy(&output.stdout))
-}
-
-/// A program by path, or by name where services look.
-fn found(program: &str) -> Option<PathBuf> {
-    let path = Path::new(program);
-    if path.is_absolute() {
-        return path.exists().then(|| path.to_owned());
-    }
-    PATH.iter().map(|dir| Path::new(dir).join(program)).find(|path| path.exists())
-}
-
-/// Handlers whose programs or libraries are not here.
-fn impossible(handlers: &[String]) -> BTreeMap<String, String> {
-    let why = |handler: &String| {
-        let shim = format!("containerd-shim-{handler}-v2");
-        let lxc = handler == "cryopod-lxc";
-        let programs = std::iter::once(shim.as_str()).chain(lxc.then_some("cryopod-lxc"));
-        if let Some(missing) = programs.into_iter().find(|name| found(name).is_none()) {
-            return Some(format!("{missing} is not installed"));
-        }
-        (lxc && !has_library("libseccomp.so.2"))
-            .then(|| "libseccomp.so.2 is missing: install libseccomp2".to_owned())
-    };
-    handlers.iter().filter_map(|handler| Some((handler.clone(), why(handler)?))).collect()
-}
-
-fn has_library(name: &str) -> bool {
-    let Some(program) = found("ldconfig") else { return true };
-    let listed = Command::new(program).arg("-p").run(&Limits::within(QUESTION));
-    listed.map_or(true, |output| String::from_utf8_lossy(&output.stdout).contains(name))
-}
-
-/// The snapshotter works where its folder is a ZFS file system.
-fn zfs(kind: Kind) -> bool {
-    let folder = format!("{}/io.containerd.snapshotter.v1.zfs", kind.root());
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    mounts.lines().any(|line| {
-        let mut words = line.split(' ').skip(1);
-        (words.next(), words.next()) == (Some(folder.as_str()), Some("zfs"))
-    })
-}
-
-fn others(drop_in: &Path) -> bool {
-    let entries = drop_in.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.path())
-        .any(|path| path != drop_in && path.extension().is_some_and(|it| it == "toml"))
-}
-
-fn boot() -> Result<String, Error> {
-    let path = Path::new("/proc/sys/kernel/random/boot_id");
-    Ok(fs::read_to_string(path).map_err(at("read", path))?.trim().to_owned())
-}
-
-/// As systemd counts.
-fn now_us() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(u64::MAX, |now| {
-        let (seconds, nanoseconds) = (now.tv_sec().unsigned_abs(), now.tv_nsec().unsigned_abs());
-        seconds * 1_000_000 + nanoseconds / 1_000
-    })
-}
-
-fn read_state() -> Result<Option<State>, Error> {
-    let path = Path::new(MARKER);
-    let Some(text) = read(path)? else { return Ok(None) };
-    let strange = |why: String| Error::State { path: path.to_owned(), why };
-    let state: State = serde_json::from_str(&text).map_err(|error| strange(error.to_string()))?;
-    if state.version == VERSION {
-        Ok(Some(state))
-    } else {
-        Err(strange(format!("version {}", state.version)))
-    }
-}
-
-fn write_state(state: &State, at_us: Option<u64>) -> Result<(), Error> {
-    let state = State { changed: Some(Change { boot: boot()?, at_us }), ..state.clone() };
-    let text = serde_json::to_string(&state).map_err(|error| Error::File {
-        what: "write",
-        path: MARKER.into(),
-        source: io::Error::other(error),
-    })?;
-    write(Path::new(MARKER), &text, 0o600)
-}
-
-fn read(path: &Path) -> Result<Option<String>, Error> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(at("read", path)(error)),
-    }
-}
-
-/// Whole or not at all, also when the power fails.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(dir).map_err(at("create", dir))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let half = dir.join(format!(".{name}.new"));
-    let failed = at("write", &half);
-    let mut file = match File::options().write(true).create(true).truncate(true).mode(mode).open(&half) {
-        Ok(file) => file,
-        Err(error) => return Err(failed(error)),
-    };
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    fs::rename(&half, path).map_err(at("write", path))?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at("sync", dir))
-}
-
-fn put_back(path: &Path, before: Option<&Option<String>>) -> Result<(), Error> {
-    match before {
-        Some(Some(text)) => write(path, text, 0o644),
-        _ => remove(path),
-    }
-}
-
-fn remove(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", path)(error)),
-        _ => Ok(()),
-    }
-}
-
-fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
-    let path = path.to_owned();
-    move |source| Error::File { what, path, source }
 }

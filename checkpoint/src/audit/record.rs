@@ -63,6 +63,9 @@ pub struct Actor {
     /// Who logged in, where the kernel knows (`/proc/self/loginuid`, which sudo does not change).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<String>,
+    /// Who asked a cluster for it, by the name that its API server knows; as true as the cluster's admission makes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 impl Actor {
@@ -77,6 +80,7 @@ impl Actor {
             pid: std::process::id(),
             uid: nix::unistd::geteuid().as_raw(),
             login,
+            user: None,
         }
     }
 }
@@ -93,6 +97,7 @@ pub struct Entry {
     duration: Option<Duration>,
     freeze: Option<Duration>,
     bytes: Option<u64>,
+    user: Option<String>,
 }
 
 impl Entry {
@@ -108,7 +113,14 @@ impl Entry {
             duration: None,
             freeze: None,
             bytes: None,
+            user: None,
         }
+    }
+
+    /// For which user of a cluster, where the caller knows.
+    pub fn asked_by(mut self, user: Option<&str>) -> Self {
+        self.user = user.filter(|user| !user.is_empty()).map(cut);
+        self
     }
 
     /// On which checkpoint.
@@ -208,7 +220,7 @@ impl Record {
             version: VERSION,
             number: last.map_or(1, |last| last.number.saturating_add(1)),
             time: Timestamp::now(),
-            actor,
+            actor: Actor { user: entry.user.or(actor.user), ..actor },
             operation: entry.operation,
             checkpoint: entry.checkpoint,
             pod: entry.pod,

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn actor() -> Actor {
-    Actor { program: "test".into(), pid: 1, uid: 0, login: None }
+    Actor { program: "test".into(), pid: 1, uid: 0, login: None, user: None }
 }
 
 fn filled(dir: &Path, count: usize) -> Log {
@@ -30,6 +30,20 @@ fn records_follow_each_other_and_are_whole() {
     let last = records(&log, 2).unwrap();
     assert_eq!(last.iter().map(|it| it.number).collect::<Vec<_>>(), [2, 3]);
     assert_eq!((last[1].previous.as_str(), &verdict.head), (last[0].hash.as_str(), &last[1].hash));
+}
+
+#[test]
+fn who_asked_the_cluster_is_in_the_line_and_lines_without_it_stay_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::at(dir.path());
+    let asked = Entry::new(Operation::Capture).asked_by(Some("jane@example.com"));
+    assert_eq!(log.append(asked, actor()).unwrap().actor.user.as_deref(), Some("jane@example.com"));
+    let nobody = log.append(Entry::new(Operation::Capture).asked_by(Some("")), actor()).unwrap();
+    assert_eq!(nobody.actor.user, None);
+    let lines = text(dir.path());
+    assert!(lines.lines().next().unwrap().contains(r#""user":"jane@example.com""#), "{lines}");
+    assert!(!lines.lines().nth(1).unwrap().contains("\"user\""), "as before there were users: {lines}");
+    assert!(verify(&log).unwrap().breaks.is_empty());
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub(super) struct Parts {
     mode: CapturedMode,
     refused: Option<Refusal>,
     labels: BTreeMap<String, String>,
+    requested_by: Option<String>,
     tcp: TcpPolicy,
     node: NodeFacts,
     pod: PodIdentity,
@@ -69,6 +70,7 @@ impl Parts {
             mode: plan.mode,
             refused: plan.refused.clone(),
             labels: options.labels.clone(),
+            requested_by: options.requested_by.clone(),
             tcp: options.tcp,
             node: options.node.clone(),
             pod: target.pod().clone(),
@@ -116,8 +118,10 @@ impl Taken {
     /// Hashes, writes the manifest and makes the checkpoint visible.
     pub fn commit(self, progress: &dyn Progress, limits: &Limits) -> Result<Captured, CaptureError> {
         let (id, pod, labels) = (self.draft.id().clone(), self.parts.pod.clone(), self.parts.labels.clone());
+        let user = self.parts.requested_by.clone();
         let committed = self.commit_it(progress, limits);
-        let mut entry = Entry::new(audit::Operation::Capture).checkpoint(&id).pod(&pod).labels(&labels);
+        let entry = Entry::new(audit::Operation::Capture).checkpoint(&id).pod(&pod).labels(&labels);
+        let mut entry = entry.asked_by(user.as_deref());
         if let Ok(Captured { manifest, .. }) = &committed {
             let (summary, timeline) = (manifest.summary(), &manifest.timeline);
             let bytes = summary.memory_bytes.saturating_add(summary.disk_bytes);

@@ -60,6 +60,8 @@ pub struct CaptureOptions<'a> {
     pub flat: bool,
     /// Free text of the caller, kept in the manifest.
     pub labels: BTreeMap<String, String>,
+    /// Who asked a cluster for it, for the audit log.
+    pub requested_by: Option<String>,
     /// Who listens.
     pub progress: &'a dyn Progress,
     /// Why memory is impossible, from the runtime's preflight.
@@ -82,6 +84,7 @@ impl<'a> CaptureOptions<'a> {
             pre_dump_min_rss: DEFAULT_PRE_DUMP_MIN_RSS,
             flat: false,
             labels: BTreeMap::new(),
+            requested_by: None,
             progress,
             memory_preflight: Ok(()),
             node,

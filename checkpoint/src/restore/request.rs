@@ -68,6 +68,8 @@ pub struct PlaceRequest<'a> {
     pub facts: Option<&'a NodeFacts>,
     /// Name of the backend that will restore, e.g. `oci/crun`.
     pub backend: Option<&'a str>,
+    /// Who asked a cluster for it, for the audit log.
+    pub requested_by: Option<&'a str>,
 }
 
 /// What the caller mounts in place of the root it was given.

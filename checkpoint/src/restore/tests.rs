@@ -27,6 +27,7 @@ fn request<'a>(id: &'a CheckpointId, rootfs: LiveRootfs) -> PlaceRequest<'a> {
         on_filled: &|_| (),
         facts: None,
         backend: None,
+        requested_by: None,
     }
 }
 

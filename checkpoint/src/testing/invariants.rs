@@ -96,6 +96,7 @@ impl World {
                 on_filled: &|_| (),
                 facts: None,
                 backend: None,
+                requested_by: None,
             };
             let placed = place(&self.store, &self.journal, &request, &none())
                 .unwrap_or_else(|error| panic!("{context}: I2 cannot restore {member}: {error}"));

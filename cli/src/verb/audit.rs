@@ -60,9 +60,10 @@ fn table(records: &[Record], palette: Palette) -> String {
             "" => pod.name.clone(),
             namespace => format!("{namespace}/{}", pod.name),
         });
-        let by = match &record.actor.login {
-            Some(login) => format!("{} (login {login})", record.actor.program),
-            None => record.actor.program.clone(),
+        let by = match (&record.actor.user, &record.actor.login) {
+            (Some(user), _) => format!("{} for {user}", record.actor.program),
+            (None, Some(login)) => format!("{} (login {login})", record.actor.program),
+            (None, None) => record.actor.program.clone(),
         };
         table.row([
             record.number.to_string().into(),
@@ -100,7 +101,8 @@ mod tests {
     fn people_see_who_did_what_and_how_it_ended() {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::at(dir.path());
-        let actor = Actor { program: "cryopod".into(), pid: 1, uid: 0, login: Some("1000".into()) };
+        let actor =
+            Actor { program: "cryopod".into(), pid: 1, uid: 0, login: Some("1000".into()), user: None };
         let id = "web-1".parse().unwrap();
         let failed: Result<(), &str> = Err("no space");
         log.append(Entry::new(Operation::Delete).checkpoint(&id).result(&failed), actor).unwrap();

@@ -152,6 +152,7 @@ fn prepare(
         on_filled: &|_| (),
         facts: Some(&facts),
         backend: Some(backend.name()),
+        requested_by: None,
     };
     let progress = Progress::begin(&context.output, "placing the disk");
     let placed = place(&opened.store, &context.journal()?, &request, limits)?;

@@ -2,6 +2,7 @@
 //!
 //! Each test makes what it needs and deletes it; the last one looks for what was left over on the node.
 
+mod asked;
 mod bad;
 mod life;
 mod rough;
@@ -21,6 +22,8 @@ pub fn suite(full: bool) -> Suite {
         test("three_clones_go_on_from_the_same_number", life::clones),
         test("an_ordinary_pod_with_the_annotation_goes_on", life::by_annotation),
         test("kubelets_own_endpoint_makes_an_archive_and_a_checkpoint", life::kubelet_endpoint),
+        test("some_containers_of_a_pod_are_captured_and_the_others_start_afresh", asked::some_containers),
+        test("the_audit_log_names_the_user_that_asked_the_cluster", asked::by_whom),
         test("metrics_tell_what_was_done", life::metrics),
         test("a_schedule_runs_by_hand_and_keeps_what_it_shall", schedules::by_hand),
         test("a_drain_waits_for_the_checkpoint", schedules::drain),

@@ -81,14 +81,14 @@ async fn one(
         source_pod: SourcePod { name: pod_name.clone(), uid: pod.uid() },
         timeout_seconds: args.waiting.timeout.map(seconds),
         mode: args.mode.map(mode),
-        containers: args.container.iter().cloned().collect(),
+        containers: args.container.clone(),
         deletion_policy: if args.retain { DeletionPolicy::Retain } else { DeletionPolicy::Delete },
         ttl: args.ttl.clone(),
     };
     let mut object = PodCheckpoint::new(&name, spec);
     object.metadata.namespace = Some(cluster.namespace.clone());
     let api = cluster.api::<PodCheckpoint>();
-    let made = make(&api, global, object, KIND).await?;
+    let made = make(cluster, global, object, KIND).await?;
     if global.dry_run.is_some() || !args.waiting.wait {
         return output::object(
             global,

@@ -50,7 +50,7 @@ async fn bring_back(
     let mut object = PodRestore::new(name, spec);
     object.metadata.namespace = Some(cluster.namespace.clone());
     let api = cluster.api::<PodRestore>();
-    let made = make(&api, global, object, KIND).await?;
+    let made = make(cluster, global, object, KIND).await?;
     if global.dry_run.is_some() || !waiting.wait {
         return output::object(global, &made, &format!("podrestore {name} made{}", dry(global)));
     }

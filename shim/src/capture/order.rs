@@ -74,6 +74,8 @@ pub struct Choices {
     pub labels: BTreeMap<String, String>,
     /// Longest capture.
     pub timeout: Option<Duration>,
+    /// Who asked a cluster for it.
+    pub requested_by: Option<String>,
 }
 
 impl Choices {
@@ -191,6 +193,7 @@ pub fn take(
     options.pre_dump_min_rss = config.checkpoint.pre_dump_min_rss.0;
     options.flat = order.flat;
     options.labels.clone_from(&order.choices.labels);
+    options.requested_by.clone_from(&order.choices.requested_by);
     options.copy_limit = config.checkpoint.volume_copy_limit.0;
     options.memory_preflight = preflight::memory(&members, &config.criu.path, limits).and_then(|()| {
         if backend.capabilities().memory_checkpoint {

@@ -161,6 +161,7 @@ pub fn place(
         on_filled: &|volume| filled.borrow_mut().push(volume.clone()),
         facts: Some(&facts),
         backend: Some(new.backend),
+        requested_by: new.brief.annotation(annotation::REQUESTED_BY),
     };
     let placed = restore::place(&node.store, &node.journal, &request, limits);
     let noted = placing.filled(&filled.borrow());
@@ -275,6 +276,9 @@ fn instead_mount(instead: &Replacement) -> Mount {
         },
     }
 }
+
+#[cfg(test)]
+mod foreign;
 
 #[cfg(test)]
 mod tests {

@@ -221,12 +221,33 @@ mod tests {
     use crate::tests::fake::shim;
 
     #[tokio::test]
+    async fn each_container_that_is_named_has_to_be_there_and_to_run() {
+        let shim = shim().await;
+        let running = shim.running("a").await;
+        let ended = shim.running("b").await;
+        ended.kill("", libc::SIGKILL, false).await.unwrap();
+        while ended.subject().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let asked = async |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            shim.pod.checkpoint(&names, Choices::default(), Cancel::new()).await.unwrap_err()
+        };
+        let error = asked(&["a", "c"]).await;
+        assert!(matches!(&error, TaskError::NoContainer { id } if id == "c"), "{error}");
+        let error = asked(&["a", "b"]).await;
+        assert!(matches!(&error, TaskError::Door(DoorError::Nothing(_))), "{error}");
+        assert!(error.to_string().contains("container b of pod"), "{error}");
+        running.kill("", libc::SIGKILL, false).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_pod_is_not_captured_while_containerd_reads_a_root_of_it() {
         let shim = shim().await;
         let (other, container) = (shim.running("a").await, shim.running("b").await);
         container.pause().await.unwrap();
         container.inner().init.apply(Change::Thaw).unwrap();
-        let error = shim.pod.checkpoint("", Choices::default(), Cancel::new()).await.unwrap_err();
+        let error = shim.pod.checkpoint(&[], Choices::default(), Cancel::new()).await.unwrap_err();
         assert!(matches!(&error, TaskError::Door(DoorError::Unfinished(id)) if id == "b"), "{error}");
         let (images, identity) = (shim.dir.path().join("images"), shim.pod.identity());
         let again =

@@ -10,6 +10,7 @@ use cryopod_runtime::cgroup::{Cgroup, CgroupError};
 use ttrpc::r#async::TtrpcContext;
 
 use super::api;
+use crate::capture::chosen;
 use crate::capture::order::Choices;
 use crate::error::{TaskError, blocking};
 use crate::metrics;
@@ -100,8 +101,10 @@ impl Control for ControlService {
             let labels = request.labels.into_iter().collect();
             let timeout =
                 Some(request.timeout_seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs);
-            let choices = Choices { exit: request.exit, labels, timeout, ..choices };
-            let stored = pod.checkpoint(&request.container, choices, switch).await?;
+            let requested_by = Some(request.requested_by).filter(|user| !user.is_empty());
+            let choices = Choices { exit: request.exit, labels, timeout, requested_by, ..choices };
+            let wanted = chosen::named(request.container, request.containers);
+            let stored = pod.checkpoint(&wanted, choices, switch).await?;
             let mut response = api::CheckpointResponse::new();
             let captured = &stored.captured;
             response.id = captured.id.to_string();
@@ -203,8 +206,8 @@ mod tests {
     use protobuf::Message;
 
     /// What a caller gets of it, over the wire.
-    fn heard(error: CaptureError) -> (String, Option<Refusal>) {
-        let told = Told(TaskError::Door(DoorError::Capture(error)));
+    fn heard(error: impl Into<DoorError>) -> (String, Option<Refusal>) {
+        let told = Told(TaskError::Door(error.into()));
         let ttrpc::Error::RpcStatus(status) = status(&told) else { panic!("no status") };
         let status = ttrpc::Status::parse_from_bytes(&status.write_to_bytes().unwrap()).unwrap();
         match ClientError::from(ttrpc::Error::RpcStatus(status)) {
@@ -236,5 +239,11 @@ mod tests {
         let (message, parts) = heard(CaptureError::Target(by_dump));
         assert_eq!((message.as_str(), parts), ("dump of container web: criu failed", Some(refusal)));
         assert_eq!(heard(CaptureError::Empty("web".to_owned())).1, None);
+        let busy = heard(DoorError::Busy).1.unwrap();
+        assert_eq!(
+            busy.code,
+            cryopod_checkpoint::refusal::BUSY,
+            "who asks can tell it from what is for good"
+        );
     }
 }

