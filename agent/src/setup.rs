@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub use containerd::Distribution;
+pub(crate) use containerd::is_handler;
 pub use observed::{NodeView, Observed};
 pub use plan::{Action, Refusal, Wanted};
 pub use state::State;

@@ -1,6 +1,6 @@
 //! The node itself: looks at its files, units and cluster object, and changes them one action at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,12 +12,12 @@ use cryopod_command::{Command, Limits};
 use nix::time::{ClockId, clock_gettime};
 
 use super::cluster::Cluster;
-use super::containerd::{self, Choice, Distribution, Kind, UNITS};
+use super::containerd::{self, Choice, Distribution, Kind};
 use super::observed::Observed;
 use super::plan::Action;
 use super::state::{Change, State, VERSION};
 use super::{Edge, Error, Options, bundles};
-use crate::host::programs;
+use crate::host::{at_work, programs};
 
 const MARKER: &str = "/var/lib/cryopod/setup.json";
 const LOCK: &str = "/run/cryopod-setup.lock";
@@ -132,7 +132,7 @@ impl Node {
 
 impl Edge for Node {
     fn observe(&mut self) -> Result<Observed, Error> {
-        self.distribution = distribution(self.choice);
+        self.distribution = self.choice.find(is_active);
         let kind = self.kind();
         let drop_in = PathBuf::from(kind.drop_in());
         Ok(Observed {
@@ -143,7 +143,7 @@ impl Edge for Node {
             others: others(&drop_in),
             zfs: zfs(kind),
             impossible: impossible(&self.handlers),
-            in_use: bundles::in_use(Path::new(kind.run())),
+            in_use: in_use(kind),
             state: read_state()?,
             unit_since_us: self.distribution.as_ref().and_then(|it| since(it.unit)),
             boot: boot()?,
@@ -196,8 +196,7 @@ impl Edge for Node {
                 if there.is_empty() { Ok(()) } else { Err(format!("still with {}", there.join(", "))) }
             }),
             Action::StillUnused => {
-                let used = bundles::in_use(Path::new(kind.run()));
-                let names: Vec<String> = used.into_keys().collect();
+                let names: Vec<String> = in_use(kind).into_keys().collect();
                 if names.is_empty() { Ok(()) } else { Err(Error::CameInUse(names.join(", "))) }
             }
             Action::RemovePrograms => match programs::own_library() {
@@ -212,14 +211,18 @@ impl Edge for Node {
     }
 }
 
-/// The first unit of the list that is active.
-fn distribution(choice: Choice) -> Option<Distribution> {
-    let active = |unit: &str| {
-        let ask = Command::new("systemctl").args(["is-active", "--quiet", unit]);
-        ask.status(&Limits::within(QUESTION)).is_ok_and(|(status, _)| status.success())
-    };
-    let units = UNITS.iter().filter(|(kind, _)| choice.allows(*kind));
-    units.into_iter().find(|(_, unit)| active(unit)).map(|(kind, unit)| Distribution { kind: *kind, unit })
+/// Handlers with pods; where there are none, programs of ours that run all the same.
+fn in_use(kind: Kind) -> BTreeMap<String, BTreeSet<String>> {
+    let bundles = bundles::in_use(Path::new(kind.run()));
+    if !bundles.is_empty() {
+        return bundles;
+    }
+    programs::own_library().map(|library| at_work::programs(&library)).unwrap_or_default()
+}
+
+fn is_active(unit: &str) -> bool {
+    let ask = Command::new("systemctl").args(["is-active", "--quiet", unit]);
+    ask.status(&Limits::within(QUESTION)).is_ok_and(|(status, _)| status.success())
 }
 
 fn since(unit: &str) -> Option<u64> {
