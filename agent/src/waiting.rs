@@ -155,7 +155,7 @@ fn nodes_ready(options: &Options, seen: &Seen) -> Vec<String> {
             .handlers
             .iter()
             .filter(|handler| !offered(handler))
-            .map(|handler| format!("{handler}: no node offers it, its pods would wait for ever")),
+            .map(|handler| format!("{handler}: no node offers it")),
     );
     if options.agents.is_some() {
         let names = ours.iter().filter_map(|node| node.metadata.name.as_deref());
@@ -217,13 +217,15 @@ fn advice(state: State, missing: &[String]) -> String {
     match state {
         State::PodsGone => format!(
             "these pods run with cryopod's RuntimeClasses and would be lost: {missing}. Delete them or move them to another \
-             RuntimeClass, then try again; nothing has been changed"
+             RuntimeClass, then try again; nothing has been changed, but that helm calls the release `uninstalling`, which \
+             `helm rollback` to its last revision takes back"
         ),
         State::NodesClean => format!(
             "these nodes are not put back yet: {missing}. The logs of the DaemonSet's pods there say why; they go on with it"
         ),
         State::NodesReady => format!(
-            "not ready: {missing}. The logs of the containers `setup` and `agent` of the agent's pods there say why"
+            "not ready: {missing}. The logs of the containers `setup` and `agent` of the agent's pods there say why; a handler that \
+             no node can offer has to be left out of runtimeClasses, or its pods wait for ever"
         ),
         State::Termination => missing,
     }

@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// Build quickly, as for the tests: larger programs.
     #[arg(long)]
     release: bool,
+    /// Build as `cargo test` does: largest and slowest programs, to try a recipe.
+    #[arg(long, conflicts_with = "release")]
+    debug: bool,
     /// For which processors; without it, this host's.
     #[arg(long, value_enum, value_name = "ARCH")]
     arch: Option<Architecture>,
@@ -56,7 +59,11 @@ const REVISION: u32 = 1;
 
 /// The verb.
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
-    let profile = if options.release { Profile::Release } else { Profile::Dist };
+    let profile = match (options.release, options.debug) {
+        (true, _) => Profile::Release,
+        (_, true) => Profile::Debug,
+        _ => Profile::Dist,
+    };
     let mut build = Build::host(profile)?;
     build.architecture = options.arch.unwrap_or(build.architecture);
     for package in self::build(build, &options.output, REVISION)? {

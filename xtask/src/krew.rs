@@ -70,22 +70,21 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let host = Build::host(profile)?;
     let wanted = if options.arch.is_empty() { vec![host.architecture] } else { options.arch.clone() };
     let builds: Vec<Build> = wanted.iter().map(|it| Build { architecture: *it, ..host }).collect();
+    for build in &builds {
+        let step = Step::begin(format!("building {PROGRAM} for {}", build.architecture.debian()), None);
+        build.run(&[("cryopod-kubectl", false)])?;
+        step.done();
+    }
     let (manifest, archives) = make(&builds, &options.output)?;
     archives.iter().for_each(|archive| println!("{}", archive.path.display()));
     println!("{}", manifest.display());
     Ok(())
 }
 
-/// Builds the programs, packs them, and writes the manifest.
+/// Packs the built programs and writes the manifest.
 pub(crate) fn make(builds: &[Build], output: &Path) -> Result<(PathBuf, Vec<Archive>), Error> {
     fs::create_dir_all(output).map_err(at(output))?;
-    let mut archives = Vec::new();
-    for build in builds {
-        let step = Step::begin(format!("building {PROGRAM} for {}", build.architecture.debian()), None);
-        build.run(&[("cryopod-kubectl", false)])?;
-        archives.push(pack(*build, output)?);
-        step.done();
-    }
+    let archives: Vec<Archive> = builds.iter().map(|build| pack(*build, output)).collect::<Result<_, _>>()?;
     let template = repository::root().join(TEMPLATE);
     let template = fs::read_to_string(&template).map_err(at(&template))?;
     let manifest = output.join("cryopod.yaml");

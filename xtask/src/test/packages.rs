@@ -1,6 +1,6 @@
-//! The suite `packages`, on this host: the Debian packages are built as the other suites build (`release`), lintian finds
-//! nothing, they have what they should, and their life – install, upgrade, remove, purge – goes by in a tree of Debian that
-//! nothing runs in but dpkg.
+//! The suite `packages`, on this host: the Debian packages are built of what `cargo test` has built already (what is in a
+//! package does not depend on how its programs were optimised), lintian finds nothing, they have what they should, and their
+//! life – install, upgrade, remove, purge – goes by in a tree of Debian that nothing runs in but dpkg. The manifest for krew too.
 
 mod krew;
 mod life;
@@ -84,7 +84,7 @@ fn all(limits: &Limits, check: &mut Check<'_>) -> Result<(), String> {
     let cache = Cache::from_env().map_err(|error| said(&error))?;
     host::install(&cache, PACKAGES).map_err(|error| said(&error))?;
     let work = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let build = Build::host(Profile::Release).map_err(|error| said(&error))?;
+    let build = Build::host(Profile::Debug).map_err(|error| said(&error))?;
     let packages = deb::build(build, work.path(), 1).map_err(|error| said(&error))?;
     for package in &packages {
         let name = name(package);

@@ -14,9 +14,12 @@ use crate::suite::{Failure, ensure};
 const DASHBOARD: &str = include_str!("../../../../deploy/grafana/cryopod.json");
 /// What Grafana makes of `$__rate_interval` here: at least four scrapes.
 const RATE: &str = "1m";
-/// How far back is looked: longer than the suite takes.
-const BACK_SECONDS: u64 = 3 * 3600;
-const STEP_SECONDS: u64 = 30;
+/// How far back is looked for the first scrape: longer than the suite takes.
+const BACK: u64 = 3 * 3600;
+/// Points of a curve: as many as a panel can show.
+const POINTS: u64 = 120;
+/// Prometheus scrapes every 5 s here.
+const SHORTEST_STEP: u64 = 5;
 
 /// Panels that may be empty, each with the reason. All others must have data.
 const MAY_BE_EMPTY: &[(&str, &str)] = &[
@@ -24,10 +27,20 @@ const MAY_BE_EMPTY: &[(&str, &str)] = &[
     ("Failures by reason", "there is a series for each reason that occurred, and none of them has to"),
 ];
 
+/// What a curve is drawn over, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Times {
+    start: u64,
+    step: u64,
+    end: u64,
+}
+
 /// One query of a panel.
 #[derive(Debug, PartialEq, Eq)]
 struct Query {
     panel: u64,
+    /// Which of the panel's queries.
+    target: usize,
     title: String,
     expr: String,
 }
@@ -46,16 +59,17 @@ pub(super) fn every_query_has_data() -> Result<(), Failure> {
             format!("the variable {name} has no values")
         })?;
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?.as_secs();
+    let times = prometheus.times()?;
     let (mut empty, mut answers) = (Vec::new(), Vec::new());
     for query in queries(&dashboard) {
-        let answer = prometheus.range(&query.expr, now)?;
+        let answer = prometheus.range(&query.expr, times)?;
         if !has_data(&answer) && MAY_BE_EMPTY.iter().all(|(title, _)| *title != query.title) {
             empty.push(format!("{}: {}", query.title, query.expr));
         }
-        answers.push(json!({ "panel": query.panel, "expr": query.expr, "series": answer }));
+        answers
+            .push(json!({ "panel": query.panel, "target": query.target, "series": curves(&answer, times) }));
     }
-    keep(&json!({ "end": now, "step": STEP_SECONDS, "answers": answers }))?;
+    keep(&json!({ "start": times.start, "step": times.step, "answers": answers }))?;
     ensure(empty.is_empty(), || format!("{} queries return nothing:\n  {}", empty.len(), empty.join("\n  ")))
 }
 
@@ -74,8 +88,9 @@ fn queries(dashboard: &Value) -> Vec<Query> {
     let of_panel = |panel: &Value| {
         let targets = panel["targets"].as_array().cloned().unwrap_or_default();
         let (id, title) = (panel["id"].as_u64().unwrap_or_default(), panel["title"].clone());
-        targets.into_iter().map(move |target| Query {
+        targets.into_iter().enumerate().map(move |(at, target)| Query {
             panel: id,
+            target: at,
             title: title.as_str().unwrap_or_default().to_owned(),
             expr: substituted(target["expr"].as_str().unwrap_or_default()),
         })
@@ -109,6 +124,26 @@ fn has_data(series: &Value) -> bool {
     samples.flatten().any(|sample| sample[1].as_str().is_some_and(|value| value != "NaN"))
 }
 
+/// Labels and values of each series, a value for each step: short enough to be kept in a repository.
+fn curves(series: &Value, times: Times) -> Vec<Value> {
+    let one = |series: &Value| {
+        let count = (times.end - times.start) / times.step + 1;
+        let mut values = vec![Value::Null; usize::try_from(count).unwrap_or_default()];
+        for sample in series["values"].as_array().into_iter().flatten() {
+            let time = sample[0].as_f64().unwrap_or_default() as u64;
+            let at = usize::try_from(time.saturating_sub(times.start) / times.step).unwrap_or(usize::MAX);
+            let value =
+                sample[1].as_str().and_then(|text| text.parse::<f64>().ok()).filter(|it| it.is_finite());
+            if let (Some(place), Some(value)) = (values.get_mut(at), value) {
+                // Four digits are more than a picture shows.
+                *place = format!("{value:.3e}").parse::<f64>().unwrap_or(value).into();
+            }
+        }
+        json!({ "labels": series["metric"], "values": values })
+    };
+    series.as_array().into_iter().flatten().map(one).collect()
+}
+
 /// The Prometheus of `cargo xtask cluster monitor`.
 struct Prometheus {
     url: String,
@@ -122,9 +157,19 @@ impl Prometheus {
         Ok(Self { url })
     }
 
-    fn range(&self, query: &str, now: u64) -> Result<Value, Failure> {
-        let (start, end, step) =
-            ((now - BACK_SECONDS).to_string(), now.to_string(), STEP_SECONDS.to_string());
+    /// From the first scrape until now.
+    fn times(&self) -> Result<Times, Failure> {
+        let end = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?.as_secs();
+        let scrapes = self.range("sum(up)", Times { start: end - BACK, step: 30, end })?;
+        let first = scrapes[0]["values"][0][0].as_f64().ok_or("Prometheus has scraped nothing")? as u64;
+        // Grafana aligns its steps as well.
+        let step = ((end - first) / POINTS).max(SHORTEST_STEP);
+        let start = first - first % step;
+        Ok(Times { start, step, end: end - (end - start) % step })
+    }
+
+    fn range(&self, query: &str, times: Times) -> Result<Value, Failure> {
+        let (start, end, step) = (times.start.to_string(), times.end.to_string(), times.step.to_string());
         let parameters = [("query", query), ("start", &start), ("end", &end), ("step", &step)];
         Ok(self.get("query_range", &parameters)?["result"].take())
     }
@@ -163,6 +208,17 @@ mod tests {
     fn the_variables_are_understood() {
         let found = variables(&serde_json::from_str(DASHBOARD).unwrap()).unwrap();
         assert!(found.contains(&("node".into(), "cryopod_build_info".into(), "node".into())), "{found:?}");
+    }
+
+    #[test]
+    fn a_curve_has_a_value_for_each_step() {
+        let times = Times { start: 100, step: 10, end: 130 };
+        let series =
+            json!([{ "metric": { "node": "a" }, "values": [[110, "0.123456"], [120, "NaN"], [130, "7"]] }]);
+        assert_eq!(
+            curves(&series, times),
+            [json!({ "labels": { "node": "a" }, "values": [null, 0.1235, null, 7.0] })]
+        );
     }
 
     #[test]
