@@ -94,8 +94,12 @@ impl Build {
         }
         self.prepare()?;
         for statically in [false, true] {
-            let wanted =
-                packages.iter().filter(|(_, it)| *it == statically).flat_map(|(name, _)| ["--package", name]);
+            let mut wanted = packages.iter().filter(|(_, it)| *it == statically).peekable();
+            // Without a package cargo would build all of them.
+            if wanted.peek().is_none() {
+                continue;
+            }
+            let wanted = wanted.flat_map(|(name, _)| ["--package", name]);
             let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
             cargo.current_dir(repository::root());
             cargo.args(["build", "--quiet", "--profile", self.profile.name()]).args(wanted);

@@ -161,9 +161,11 @@ fn enable(node: &Node) -> Result<(), Error> {
 /// Builds the programs of these packages, each with its libraries or without.
 pub(crate) fn build(profile: Profile, packages: &[(&'static str, bool)]) -> Result<(), Error> {
     for (linked, statically) in [(Linked::Dynamically, false), (Linked::Statically, true)] {
-        let wanted =
-            packages.iter().filter(|(_, it)| *it == statically).flat_map(|(name, _)| ["--package", name]);
-        cargo(profile, linked, wanted)?;
+        let mut wanted = packages.iter().filter(|(_, it)| *it == statically).peekable();
+        // Without a package cargo would build all of them.
+        if wanted.peek().is_some() {
+            cargo(profile, linked, wanted.flat_map(|(name, _)| ["--package", name]))?;
+        }
     }
     Ok(())
 }
