@@ -1,15 +1,12 @@
 //! Hooks of the OCI spec: programs that are run at fixed points of a container's life, with its state on standard input.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::error::{Context, Error};
-use crate::pid1::{read, take, tell};
 use crate::plan::Hook;
-use crate::report::Report;
 
 /// Runs them in their order, until one fails.
 ///
@@ -62,35 +59,6 @@ fn state(hook: &Hook, pid: u32) -> String {
     state.to_string()
 }
 
-/// Between the namespaces and the change of the root: says that the container has got there, waits for the word of the host,
-/// which has hooks of its own to run, and runs `createContainer` hooks. liblxc runs it as its hook `mount`, in the
-/// container's namespaces and with the host's files.
-///
-/// # Errors
-/// When nobody can be told.
-pub fn gate(hooks: i32, socket: i32) -> Result<(), Error> {
-    let mut socket = UnixStream::from(take(socket)?);
-    let hooks: Vec<Hook> = match take(hooks).and_then(read) {
-        Ok(hooks) => hooks,
-        Err(error) => {
-            tell(&mut socket, &error)?;
-            return Err(error);
-        }
-    };
-    Report::Ready.say(&mut socket).step("say that the namespaces are there")?;
-    let mut word = [0; 4];
-    socket.read_exact(&mut word).step("wait for the hooks of the host")?;
-    let pid = u32::from_ne_bytes(word);
-    match run_all(&hooks, pid) {
-        // Said, since the end of the stream would not be seen: liblxc's processes hold it open as well.
-        Ok(()) => Report::Running { pid }.say(&mut socket).step("say that the hooks have run"),
-        Err(error) => {
-            tell(&mut socket, &error)?;
-            Err(error)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,31 +82,6 @@ mod tests {
         let (state, env) = said.split_once('}').unwrap();
         assert!(state.contains(r#""id":"c1""#) && state.contains(r#""pid":42"#), "{said}");
         assert!(env.contains("A=b") && !env.contains("CARGO"), "{said}");
-    }
-
-    #[test]
-    fn the_gate_says_when_it_is_reached_and_when_its_hooks_have_run() {
-        use std::io::{Seek, SeekFrom};
-        use std::os::fd::IntoRawFd;
-        for (script, expected) in [("exit 0", Report::Running { pid: 7 }), ("exit 3", Report::Ready)] {
-            let (mut ours, theirs) = UnixStream::pair().unwrap();
-            // Somebody else who has it, as liblxc does.
-            let _held = theirs.try_clone().unwrap();
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&serde_json::to_vec(&[hook(script)]).unwrap()).unwrap();
-            file.seek(SeekFrom::Start(0)).unwrap();
-            let (plan, socket) = (file.into_raw_fd(), theirs.into_raw_fd());
-            let gate = std::thread::spawn(move || gate(plan, socket));
-            ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-            assert_eq!(Report::hear(&mut ours).unwrap(), Some(Report::Ready));
-            ours.write_all(&7_u32.to_ne_bytes()).unwrap();
-            let said = Report::hear(&mut ours).unwrap().unwrap();
-            match expected {
-                Report::Ready => assert!(matches!(said, Report::Failed { .. }), "{said:?}"),
-                expected => assert_eq!(said, expected),
-            }
-            gate.join().unwrap().ok();
-        }
     }
 
     #[test]

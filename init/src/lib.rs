@@ -1,5 +1,5 @@
-//! The first process of an LXC container. liblxc makes the namespaces, the cgroup and the root; this program, started
-//! inside of them, makes the mounts and devices, waits until the container is started, and then becomes the process that
+//! The first process of an LXC container. It is started in the container's cgroup and its new namespaces, enters the others and
+//! the root, makes the mounts and devices, waits until the container is started, and then becomes the process that
 //! the OCI spec describes: `execve` replaces it, so that PID 1 is the workload's own and nothing of ours is left in the
 //! container (docs/adr says why).
 //!
@@ -7,6 +7,7 @@
 //! [`Plan`](plan::Plan) on one, the word to start on another. It never prints.
 
 pub mod devices;
+pub mod enter;
 pub mod error;
 pub mod exec;
 pub mod hooks;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cryopod_init::{exec, hooks, pid1};
+use cryopod_init::{exec, pid1};
 
 /// Where `execve` failed, as shells have it; whoever asked has been told why.
 const NOT_RUN: u8 = 127;
@@ -16,10 +16,6 @@ fn main() -> ExitCode {
             pid1::run(pid1::Inherited { plan, report, start, result }).ok();
             ExitCode::from(NOT_RUN)
         }
-        (Some("gate"), &[plan, socket]) => match hooks::gate(plan, socket) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        },
         (Some("exec"), &[plan, report, container, cgroup, flags]) => {
             let flags = flags.unsigned_abs();
             exec::run(exec::Inherited { plan, report, container, cgroup, flags }).ok();

@@ -5,25 +5,56 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::mount::{self, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{
+    self, FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags,
+};
 
 use crate::error::{Context, Error};
 use crate::options::{Bind, Options};
 use crate::plan::{Files, Mount, What};
 use crate::sys;
 
-/// Makes them in order.
+/// The file systems that have to be made before the root is changed, in the order of the mounts.
 ///
 /// # Errors
 /// At the first that fails, by its destination.
-pub fn make(files: &Files) -> Result<(), Error> {
-    for path in &files.temporary {
-        mount::unmount(path, UnmountFlags::DETACH).on("unmount", path.display())?;
+pub fn early(files: &Files) -> Result<Vec<OwnedFd>, Error> {
+    let fstype = |mount: &Mount| match &mount.what {
+        What::Early { fstype } => Some(fstype.clone()),
+        What::Tree { .. } | What::Filesystem { .. } => None,
+    };
+    let early = files.mounts.iter().filter_map(|mount| Some((mount, fstype(mount)?)));
+    early
+        .map(|(mount, fstype)| {
+            detached(&fstype, &mount.options.data)
+                .on("mount", format!("{fstype} at {}", mount.destination.display()))
+        })
+        .collect()
+}
+
+/// A new file system that is mounted nowhere yet.
+fn detached(fstype: &str, data: &str) -> rustix::io::Result<OwnedFd> {
+    let context = mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // As mount(8) names what has no device.
+    mount::fsconfig_set_string(context.as_fd(), "source", fstype)?;
+    for option in data.split(',').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some((key, value)) => mount::fsconfig_set_string(context.as_fd(), key, value)?,
+            None => mount::fsconfig_set_flag(context.as_fd(), option)?,
+        }
     }
-    for mount in &files.mounts {
-        one(mount)?;
-    }
-    Ok(())
+    mount::fsconfig_create(context.as_fd())?;
+    mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+/// Makes them in order; `early` is what [`early`] answered.
+///
+/// # Errors
+/// At the first that fails, by its destination.
+pub fn make(files: &Files, early: Vec<OwnedFd>) -> Result<(), Error> {
+    let mut early = early.into_iter();
+    files.mounts.iter().try_for_each(|mount| one(mount, &mut early))
 }
 
 /// What may only be done when nothing has to be written any more.
@@ -46,14 +77,17 @@ pub fn finish(files: &Files) -> Result<(), Error> {
     Ok(())
 }
 
-fn one(mount: &Mount) -> Result<(), Error> {
+fn one(mount: &Mount, early: &mut impl Iterator<Item = OwnedFd>) -> Result<(), Error> {
     let at = mount.destination.as_path();
     let options = &mount.options;
     match &mount.what {
-        What::Mounted => {
-            let early = tree(at, OpenTreeFlags::empty()).on("open the mount at", at.display())?;
-            renew(early.as_fd(), at)?;
-            attributes(at, options)?;
+        What::Early { .. } => {
+            let made =
+                early.next().ok_or(rustix::io::Errno::BADF).on("find what was made for", at.display())?;
+            place(at, true)?;
+            attach(made.as_fd(), at)?;
+            let copy = renew(made.as_fd(), at)?;
+            set(copy.as_fd(), at, options)?;
         }
         What::Tree { fd, directory } => {
             let tree = sys::inherited(*fd).on("take over the tree for", at.display())?;
@@ -92,8 +126,8 @@ pub(crate) fn attach(tree: BorrowedFd<'_>, at: &Path) -> Result<(), Error> {
     mount::move_mount(tree, "", rustix::fs::CWD, at, flags).on("mount at", at.display())
 }
 
-/// Puts a copy in the place of a mount at `at` that is older than its turn in the list, because the host cloned it or
-/// liblxc made it. Since Linux 6.8 mounts are listed by age, and who reads `/proc/self/mountinfo` expects the order of the spec.
+/// Puts a copy in the place of a mount at `at` that is older than its turn in the list, because the host cloned it, or
+/// it was made before the root was changed. Since Linux 6.8 mounts are listed by age, and who reads `/proc/self/mountinfo` expects the order of the spec.
 fn renew(mount: BorrowedFd<'_>, at: &Path) -> Result<OwnedFd, Error> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Context, Error};
 use crate::plan::Plan;
 use crate::report::Report;
-use crate::{devices, hooks, mounts, paths, process, sys, terminal};
+use crate::{devices, enter, hooks, mounts, paths, process, sys, terminal};
 
 /// Descriptors, by number, that it is started with.
 #[derive(Debug, Clone, Copy)]
@@ -34,11 +34,11 @@ pub fn run(inherited: Inherited) -> Result<(), Error> {
     let mut report = UnixStream::from(take(inherited.report)?);
     let mut start = File::from(take(inherited.start)?);
     let mut result = File::from(take(inherited.result)?);
-    let plan =
-        match take(inherited.plan).and_then(read::<Plan>).and_then(|plan| prepare(&plan).map(|()| plan)) {
-            Ok(plan) => plan,
-            Err(error) => return tell(&mut report, &error),
-        };
+    let plan = take(inherited.plan).and_then(read::<Plan>);
+    let plan = match plan.and_then(|plan| prepare(&plan, &mut report).map(|()| plan)) {
+        Ok(plan) => plan,
+        Err(error) => return tell(&mut report, &error),
+    };
     // What follows cannot fail for reasons that `create` would want to know, but for the program: it is found here.
     let program = match process::become_user(&plan.process) {
         Ok(program) => program,
@@ -71,8 +71,15 @@ pub(crate) fn tell(whom: &mut impl Write, error: &Error) -> Result<(), Error> {
     Report::from(error).say(whom).step("say what failed")
 }
 
-fn prepare(plan: &Plan) -> Result<(), Error> {
-    mounts::make(&plan.files)?;
+fn prepare(plan: &Plan, host: &mut UnixStream) -> Result<(), Error> {
+    if let Some(enter) = &plan.enter {
+        enter::namespaces(enter, host)?;
+    }
+    let early = mounts::early(&plan.files)?;
+    if let Some(enter) = &plan.enter {
+        enter::root(enter, host)?;
+    }
+    mounts::make(&plan.files, early)?;
     devices::make(&plan.files)?;
     for (name, value) in &plan.sysctl {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
+    /// How it gets into namespaces and root; `None` where it is started inside of them.
+    pub enter: Option<Enter>,
     /// What the container sees where.
     pub files: Files,
     /// UTS name, if the container has a UTS namespace of its own.
@@ -24,12 +26,34 @@ pub struct Plan {
     pub process: Process,
 }
 
+/// How a process of the host gets into the container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enter {
+    /// Absolute path of the root on the host.
+    pub root: PathBuf,
+    /// Namespaces that it joins: inherited descriptors, in this order.
+    pub join: Vec<i32>,
+    /// `CLONE_NEW*` of the namespaces that are the container's own.
+    pub new: u32,
+    /// Whether they can only be made by a process beside this one.
+    pub second: bool,
+    /// Whether it is in a user namespace, its own or another's.
+    pub user: bool,
+    /// Clocks of a time namespace, in the lines of `/proc/PID/timens_offsets`.
+    pub clocks: String,
+    /// Whether it gets a session keyring of its own.
+    pub keyring: bool,
+    /// Whether hooks are run before the root is changed.
+    pub gate: bool,
+    /// OCI `createContainer` hooks, run then, after those of the host.
+    pub hooks: Vec<Hook>,
+}
+
 /// The file system of the container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Files {
-    /// What liblxc needs while it sets up, and the container must not have: unmounted at first.
-    pub temporary: Vec<PathBuf>,
     /// In the order of the spec.
     pub mounts: Vec<Mount>,
     /// Device nodes.
@@ -78,8 +102,11 @@ pub enum What {
         /// Its source, mostly a name only.
         source: String,
     },
-    /// liblxc has mounted it before it changed the root: `proc` and `sysfs`, which a user namespace gets no other way.
-    Mounted,
+    /// A new `proc` or `sysfs`, made before the root is changed: a user namespace gets one only where it sees one.
+    Early {
+        /// Its type.
+        fstype: String,
+    },
 }
 
 /// A device node.

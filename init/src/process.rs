@@ -82,6 +82,7 @@ pub fn become_user(process: &Process) -> Result<Program, Error> {
 
 /// Replaces this program; what comes back is the reason why not.
 pub fn run(process: &Process, program: &Program) -> Error {
+    sys::default_signals();
     if process.no_new_privileges
         && let Some(filter) = &process.seccomp
         && let Err(error) = sys::seccomp(filter).step("install the system call filter")

@@ -13,6 +13,12 @@ const LONGEST: u64 = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Report {
+    /// It is in a new user namespace, and waits for the mappings of ids.
+    Unmapped,
+    /// It is in its namespaces, with the host's files, and waits for the hooks of the host.
+    Entered,
+    /// The hooks of the container that follow have run.
+    Hooked,
     /// It is set up and waits to be started.
     Ready,
     /// A further process runs.

@@ -1,6 +1,6 @@
 //! The system calls that std and rustix do not wrap.
 #![allow(unsafe_code)]
-// JUSTIFICATION: mount_setattr, seccomp, close_range, ioprio_set, personality, rlimits by number, sending a descriptor,
+// JUSTIFICATION: clone3, unshare, keyctl, signal, mount_setattr, seccomp, close_range, ioprio_set, personality, rlimits by number, sending a descriptor,
 // and taking over descriptors that were inherited by number have no safe wrapper in std or rustix. The program has one
 // thread, and every pointer given to the kernel is to a local value that outlives the call.
 
@@ -151,6 +151,67 @@ pub fn fork() -> io::Result<Fork> {
         Ok(0) | Err(_) => Fork::Child,
         Ok(pid) => Fork::Parent(pid),
     })
+}
+
+/// Makes a second process with namespaces of its own, which is a child of this one's parent. This one has one thread.
+///
+/// # Errors
+/// What the kernel says.
+pub fn beside(namespaces: u32) -> io::Result<Fork> {
+    let flags = u64::from(namespaces | libc::CLONE_PARENT.unsigned_abs());
+    // SAFETY: plain numbers, all of which may be 0.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    // The signal at its end is the one that this process has.
+    arguments.flags = flags;
+    // SAFETY: without CLONE_VM it is fork(2): a copy of the memory, and no other thread exists that could hold a lock.
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>())
+    })?;
+    Ok(match u32::try_from(pid) {
+        Ok(0) | Err(_) => Fork::Child,
+        Ok(pid) => Fork::Parent(pid),
+    })
+}
+
+/// Leaves namespaces for new ones.
+///
+/// # Errors
+/// What the kernel says.
+pub fn unshare(namespaces: u32) -> io::Result<()> {
+    // SAFETY: no descriptors are unshared, only namespaces.
+    check(unsafe { libc::syscall(libc::SYS_unshare, namespaces) }).map(drop)
+}
+
+/// Begins a session keyring that nobody else has: the old one may hold keys of the host.
+///
+/// # Errors
+/// What the kernel says; ENOSYS where it has no keys.
+pub fn own_keyring() -> io::Result<()> {
+    // SAFETY: no name.
+    check(unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+    })
+    .map(drop)
+}
+
+/// Every signal does what it does by default. What is ignored stays so over `execve`: Rust's runtime ignores SIGPIPE, and a
+/// caller like nohup(1) others.
+pub fn default_signals() {
+    // The kernel's own struct, with SIG_DFL, no flags and an empty mask. Not by the C library, which keeps two for itself.
+    let default = [0_u64; 4];
+    for number in 1..=64 {
+        // SAFETY: a struct that is at least as long as the kernel's; SIGKILL and SIGSTOP are refused.
+        unsafe {
+            let none = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), none, size_of::<u64>());
+        }
+    }
+    // SAFETY: a local set, filled before it is used.
+    unsafe {
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
 }
 
 /// Replaces this program. Only returns with an error.

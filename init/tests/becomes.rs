@@ -9,119 +9,25 @@
 )]
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 
 use cryopod_init::options::Options;
-use cryopod_init::plan::{Capabilities, Mount, Plan, Process, Rlimit, Seccomp, User, What};
+use cryopod_init::plan::{Capabilities, Mount, Plan, Rlimit, Seccomp, User, What};
 use cryopod_init::report::Report;
-use rustix::fs::{FileType, Mode};
-use rustix::io::FdFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 
-/// Descriptors for a child must not reach the child of another test.
-static SPAWNING: Mutex<()> = Mutex::new(());
+mod container;
 
-struct Container {
-    child: Child,
-    report: UnixStream,
-    dir: tempfile::TempDir,
-}
-
-/// What root has here, which may be less than the kernel knows.
-fn own_capabilities() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    u64::from_str_radix(field(&status, "CapPrm:"), 16).unwrap()
-}
-
-fn plan(script: &str) -> Plan {
-    let all = own_capabilities();
-    let process = Process {
-        args: ["sh", "-c", script].map(str::to_owned).to_vec(),
-        env: vec!["PATH=/usr/bin:/bin".to_owned(), "GREETING=two words".to_owned()],
-        cwd: "/".into(),
-        capabilities: Capabilities {
-            bounding: all,
-            effective: all,
-            permitted: all,
-            ..Capabilities::default()
-        },
-        ..Process::default()
-    };
-    Plan { process, ..Plan::default() }
-}
-
-impl Container {
-    fn create(plan: &Plan, trees: &[OwnedFd]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let fifo = |name: &str| {
-            let path = dir.path().join(name);
-            rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
-            File::options().read(true).write(true).open(path).unwrap()
-        };
-        let (start, result) = (fifo("start"), fifo("result"));
-        let (report, theirs) = UnixStream::pair().unwrap();
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&serde_json::to_vec(plan).unwrap()).unwrap();
-        let spawning = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
-        let inherit = |fd: &dyn AsFd, flags| rustix::io::fcntl_setfd(fd.as_fd(), flags).unwrap();
-        let fds: Vec<&dyn AsFd> = vec![&file, &theirs, &start, &result];
-        let all = || fds.iter().copied().chain(trees.iter().map(|tree| tree as &dyn AsFd));
-        all().for_each(|fd| inherit(fd, FdFlags::empty()));
-        let number = |fd: RawFd| fd.to_string();
-        let child = Command::new("unshare")
-            .args([
-                "--mount",
-                "--uts",
-                "--propagation",
-                "private",
-                env!("CARGO_BIN_EXE_cryopod-init"),
-                "pid1",
-            ])
-            .args([file.as_raw_fd(), theirs.as_raw_fd(), start.as_raw_fd(), result.as_raw_fd()].map(number))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        all().for_each(|fd| inherit(fd, FdFlags::CLOEXEC));
-        drop(spawning);
-        Self { child, report, dir }
-    }
-
-    fn answer(&mut self) -> Report {
-        Report::hear(&mut self.report).unwrap().expect("it went away without a word")
-    }
-
-    fn start(&self) -> Option<Report> {
-        let mut result = File::open(self.dir.path().join("result")).unwrap();
-        std::fs::write(self.dir.path().join("start"), b"x").unwrap();
-        Report::hear(&mut result).unwrap()
-    }
-
-    fn finish(self) -> (Option<i32>, String, String) {
-        let done = self.child.wait_with_output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (done.status.code(), text(done.stdout), text(done.stderr))
-    }
-}
+use container::{Container, ended, field, plan};
 
 /// Runs it to its end.
 fn output(plan: &Plan, trees: &[OwnedFd]) -> String {
     let mut container = Container::create(plan, trees);
     assert_eq!(container.answer(), Report::Ready);
-    assert_eq!(container.start(), None);
-    let (code, stdout, stderr) = container.finish();
-    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
-    stdout
-}
-
-fn field<'a>(status: &'a str, name: &str) -> &'a str {
-    status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim()
+    ended(container)
 }
 
 #[test]

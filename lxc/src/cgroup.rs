@@ -1,14 +1,18 @@
-//! The cgroup of a container that liblxc does not make.
+//! The cgroup of a container.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::chown;
 use std::path::{Component, Path};
 
-use crate::devices::{self, Filter};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType};
+
+use crate::devices;
 use crate::making::{Error, HIERARCHY, Request, host};
+use crate::plan::namespace;
 use crate::resources::Setting;
 
-/// Makes it with its limits; the groups above pass on the controllers that they have.
+/// Makes it with its limits but for devices; the groups above pass on the controllers that they have.
 ///
 /// # Errors
 /// When it is there already, or the kernel does not take a limit.
@@ -24,44 +28,41 @@ pub(crate) fn make(request: &Request<'_>, settings: &[Setting]) -> Result<(), Er
             result => host("make", path.display(), result)?,
         }
     }
-    restrict_devices(request, &device_filter(request)?)?;
     for (file, value) in settings {
         let file = path.join(file);
         host("write", format!("{value:?} to {}", file.display()), fs::write(&file, value))?;
     }
+    delegate(request, &path)
+}
+
+/// The root of a user namespace may make groups below its own. The limits stay ours (cgroup v2, "Delegation").
+fn delegate(request: &Request<'_>, group: &Path) -> Result<(), Error> {
+    if namespace(request.spec, LinuxNamespaceType::User).is_none() {
+        return Ok(());
+    }
+    let linux = request.spec.linux().as_ref();
+    let root = |mappings: Option<&Vec<LinuxIdMapping>>| {
+        let covers = |mapping: &&LinuxIdMapping| mapping.container_id() == 0 && mapping.size() > 0;
+        mappings.into_iter().flatten().find(covers).map(LinuxIdMapping::host_id)
+    };
+    let user = root(linux.and_then(|linux| linux.uid_mappings().as_ref()));
+    let group_id = root(linux.and_then(|linux| linux.gid_mappings().as_ref()));
+    for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+        let file = group.join(file);
+        host("give to the container's root", file.display(), chown(&file, user, group_id))?;
+    }
     Ok(())
-}
-
-/// Begins, beside everything else, what a process waits for when it is moved into another group: the kernel takes a lock
-/// that is dear to take (a grace period of RCU, tens of milliseconds) unless somebody has just taken it
-/// (`cgroup_threadgroup_rwsem`). liblxc's process is moved on the way of every container, and finds it taken.
-///
-/// Nothing depends on it: where it fails, liblxc waits itself.
-pub(crate) fn announce_move() {
-    // Into the group in which it is: nothing moves.
-    std::thread::spawn(|| {
-        let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
-        own.map(|own| fs::write(Path::new(HIERARCHY).join(own).join("cgroup.procs"), "0"))
-    });
-}
-
-/// The filter of devices for the container, which may be loaded before its group is there.
-///
-/// # Errors
-/// For a rule that cannot be had, or when the kernel refuses.
-pub(crate) fn device_filter(request: &Request<'_>) -> Result<Filter, Error> {
-    let limits = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let rules = limits.and_then(|limits| limits.devices().as_ref());
-    let rules = devices::rules(rules.map_or(&[], Vec::as_slice))?;
-    host("load", "the rules for devices", devices::load(&rules))
 }
 
 /// Lets the container use the devices of its spec only.
 ///
 /// # Errors
-/// When the kernel refuses.
-pub(crate) fn restrict_devices(request: &Request<'_>, filter: &Filter) -> Result<(), Error> {
+/// For a rule that cannot be had, or when the kernel refuses.
+pub(crate) fn restrict_devices(request: &Request<'_>) -> Result<(), Error> {
+    let limits = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let rules = limits.and_then(|limits| limits.devices().as_ref());
+    let rules = devices::rules(rules.map_or(&[], Vec::as_slice))?;
+    let filter = host("load", "the rules for devices", devices::load(&rules))?;
     let group = Path::new(HIERARCHY).join(request.cgroup);
     host("restrict devices in", group.display(), filter.attach(&group))
 }

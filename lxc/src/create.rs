@@ -1,71 +1,64 @@
 //! Making a container, up to the point where it waits to be started.
 //!
-//! In order: its directory and configuration, the descriptors of its first process, liblxc in a process of its own, the
-//! answer of the first process, the end of liblxc's process, the monitor's answer. Whatever fails takes back what was made.
+//! In order: its directory and configuration, its cgroup, the descriptors of its first process, that process, and meanwhile the
+//! rules for devices and the monitor; the answers of the first process, and its record. Whatever fails takes back what was made.
 //!
-//! How long it takes is how long this process, liblxc's and the first one take one after the other. So whatever can be done
-//! beside them is: liblxc is loaded while the spec is read, the monitor while liblxc works, and liblxc's process is not waited
-//! for until its socket is needed.
+//! How long it takes is how long this process and the first one take one after the other. So whatever can be done beside the
+//! first one is.
 
-use std::ffi::CStr;
-use std::fs::{self, File};
-use std::io::{self, IoSliceMut, Write};
-use std::mem::MaybeUninit;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
+use cryopod_init::enter;
 use cryopod_init::mounts::clone_flags;
 use cryopod_init::options::Bind;
 use cryopod_init::plan::{Plan, Terminal, What};
 use cryopod_init::report::Report;
+use cryopod_init::sys::{SAME, mount_setattr};
 use cryopod_lxc_monitor::bind;
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
+use rustix::net::sockopt;
+use rustix::process::Pid;
 
+use crate::answers;
 use crate::cgroup;
 use crate::config;
-use crate::devices::Filter;
 use crate::directory::Directory;
-use crate::hooks::{self, Gate, Hooks};
-use crate::launch::{self, Loading};
-use crate::making::{Error, HIERARCHY, Monitor, Programs, Request, end, host, monitor_cgroup};
+use crate::hooks::Hooks;
+use crate::joined;
+use crate::making::{Error, HIERARCHY, Monitor, Programs, Request, end, host};
 use crate::plan::{self, Draft, Host};
-use crate::state::{RESULT, START, began};
-use crate::sys::fork::{self, Copy};
+use crate::state::{RESULT, START};
 use crate::sys::idmap;
+use crate::sys::spawn::{Program, spawn};
 
-/// Name of liblxc's process, for people who look.
-const NAME: &CStr = c"cryopod-launch";
+/// `MOUNT_ATTR_RDONLY` and `MOUNT_ATTR_NOSUID`.
+const READ_ONLY: u64 = cryopod_init::options::attr::RDONLY | cryopod_init::options::attr::NOSUID;
 
-/// Makes it; answers the PID of its first process, which is a child of the nearest subreaper from then on.
+/// Makes it; answers the PID of its first process, a child of this one.
 ///
 /// # Errors
 /// See [`Error`]; nothing is left over then.
-pub fn create(request: &Request<'_>, programs: &Programs, liblxc: Loading) -> Result<u32, Error> {
+pub fn create(request: &Request<'_>, programs: &Programs) -> Result<u32, Error> {
     let draft =
         plan::draft(request.spec, &Host { bundle: request.bundle, capabilities: request.capabilities })?;
+    let joins = joined::open(request.spec)?;
     let hooks = Hooks::of(request);
     let dir = Directory::make(request)?;
-    let gate = if hooks.need_a_gate() { Some(Gate::make(&hooks)?) } else { None };
-    let hook = gate.as_ref().map(|gate| gate_hook(gate, programs));
-    dir.configure(request, &draft.by_liblxc, hook.as_deref())?;
-    let made = launch(request, programs, draft, &dir, &hooks, gate, liblxc).and_then(|launched| {
-        let Launched { pid, mut launcher, devices, monitor } = launched;
-        launcher.kill();
-        // Not before: its nodes are made by now.
-        cgroup::restrict_devices(request, &devices)?;
-        dir.guard()?;
-        dir.record(request, pid)?;
-        // liblxc's own answer ends with its process.
-        launcher.end();
-        monitor.give(pid, bind(request.path, request.id)?)?;
-        Ok(pid)
-    });
-    // Empty now, whatever came of it. In use it would be refused.
-    fs::remove_dir(Path::new(HIERARCHY).join(monitor_cgroup(request.cgroup))).ok();
+    let settings = dir.configure(request)?;
+    let made = cgroup::make(request, &settings)
+        .and_then(|()| Handed::open(request, programs, &draft, joins, &dir))
+        .and_then(|handed| first_process(request, programs, draft.plan, handed, &hooks))
+        .and_then(|(pid, monitor)| {
+            dir.record(request, pid)?;
+            monitor.give(pid, bind(request.path, request.id)?)?;
+            Ok(pid)
+        });
     finish(request, dir, made)
 }
 
@@ -85,8 +78,9 @@ pub(crate) fn finish<T>(
 /// The descriptors that the first process is started with. Its numbers are ours.
 struct Handed {
     trees: Vec<OwnedFd>,
+    joins: Vec<File>,
     console: Option<UnixStream>,
-    init: File,
+    init: OwnedFd,
     start: File,
     result: File,
 }
@@ -96,6 +90,7 @@ impl Handed {
         request: &Request<'_>,
         programs: &Programs,
         draft: &Draft,
+        joins: Vec<File>,
         dir: &Directory,
     ) -> Result<Self, Error> {
         let mut trees = Vec::with_capacity(draft.trees.len());
@@ -115,8 +110,9 @@ impl Handed {
             |path: &Path| host("connect to the console socket", path.display(), UnixStream::connect(path));
         Ok(Self {
             trees,
+            joins,
             console: request.console_socket.map(connect).transpose()?,
-            init: host("open", programs.init.display(), File::open(&programs.init))?,
+            init: host("open", programs.init.display(), sealed(&programs.init))?,
             start: dir.fifo(START)?,
             result: dir.fifo(RESULT)?,
         })
@@ -136,6 +132,9 @@ impl Handed {
         for device in &mut plan.files.devices {
             device.fd = device.fd.map(fd);
         }
+        if let Some(enter) = &mut plan.enter {
+            enter.join = self.joins.iter().map(AsRawFd::as_raw_fd).collect();
+        }
         let size = request.spec.process().as_ref().and_then(|process| process.console_size());
         let side = |side: u64| u16::try_from(side).unwrap_or_default();
         plan.process.terminal = self.console.as_ref().map(|console| Terminal {
@@ -149,68 +148,67 @@ impl Handed {
     fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let trees = self.trees.iter().map(AsFd::as_fd);
         let console = self.console.iter().map(AsFd::as_fd);
-        trees.chain(console).chain([self.init.as_fd(), self.start.as_fd(), self.result.as_fd()])
+        let joins = self.joins.iter().map(AsFd::as_fd);
+        trees.chain(joins).chain(console).chain([self.start.as_fd(), self.result.as_fd()])
     }
 }
 
-/// The command that liblxc runs, by a shell, in the container's namespaces.
-fn gate_hook(gate: &Gate, programs: &Programs) -> String {
-    let (hooks, socket) = (gate.hooks.as_raw_fd(), gate.theirs.as_raw_fd());
-    format!("{} gate {hooks} {socket}", programs.init.display())
-}
-
-/// A container that waits, and who is there beside it.
-struct Launched {
-    /// Its first process.
-    pid: u32,
-    /// liblxc's process. Killed, it leaves the container to the nearest subreaper.
-    launcher: Copy,
-    devices: Filter,
-    monitor: Monitor,
-}
-
-fn launch(
+/// Makes the first process, lets it get ready, and starts what answers for it.
+fn first_process(
     request: &Request<'_>,
     programs: &Programs,
-    draft: Draft,
-    dir: &Directory,
+    mut plan: Plan,
+    handed: Handed,
     hooks: &Hooks,
-    gate: Option<Gate>,
-    liblxc: Loading,
-) -> Result<Launched, Error> {
-    let handed = Handed::open(request, programs, &draft, dir)?;
-    let mut plan = draft.plan;
-    plan.hooks = hooks.start_container.clone();
+) -> Result<(u32, Monitor), Error> {
+    plan.hooks.clone_from(&hooks.start_container);
+    let mut namespaces = 0;
+    if let Some(enter) = &mut plan.enter {
+        enter.root = request.root()?;
+        enter.keyring = request.keyring;
+        enter.gate = hooks.need_a_gate();
+        enter.hooks.clone_from(&hooks.create_container);
+        namespaces = enter::at_once(enter);
+    }
     handed.number(&mut plan, request);
-    let plan_file = host("write", "the plan", written(&plan))?;
+    let plan = host("write", "the plan", written(&plan))?;
     let (report, theirs) = host("make", "a pair of sockets", UnixStream::pair())?;
+    // Before anything can be said: the kernel says who, only if it was asked to.
     let told = sockopt::set_socket_passcred(&report, true).map_err(io::Error::from);
-    let told = told.and_then(|()| report.set_read_timeout(Some(request.patience)));
-    host("wait for", "the container", told)?;
-    let gate_fds = gate.iter().flat_map(|gate| [gate.hooks.as_fd(), gate.theirs.as_fd()]);
-    let inherited: Vec<_> = handed.all().chain([plan_file.as_fd(), theirs.as_fd()]).chain(gate_fds).collect();
-    let path = request.path.display().to_string();
-    let init = [&plan_file.as_fd(), &theirs.as_fd(), &handed.start.as_fd(), &handed.result.as_fd()];
-    let arguments = init.map(|fd| fd.as_raw_fd().to_string());
-    let liblxc = host("open", "liblxc", liblxc.wait())?;
-    let launched = fork::copy(NAME, &inherited, || {
-        launch::start(liblxc, request.id, &path, handed.init.as_fd(), &arguments, &theirs);
-    });
-    let launcher = host("start", "a process for liblxc", launched)?;
+    host("listen to", "the container", told)?;
+    let child = become_init(request, namespaces, &handed, &plan, &theirs)?;
     // Ours would keep the end of a container that dies from being seen.
-    drop((theirs, handed));
-    let devices = cgroup::device_filter(request)?;
+    drop((theirs, handed, plan));
+    cgroup::restrict_devices(request)?;
     let group = Path::new(HIERARCHY).join(request.cgroup);
     let flags = config::clone_flags(request.spec);
     let monitor = Monitor::start(&programs.monitor, request.id, request.path, &group, flags)?;
-    let passed = match gate.map(Gate::into_ours) {
-        // liblxc answers only when its hooks are done.
-        Some(gate) => hooks::pass(gate, hooks, request.patience, || first_process(launcher.pid())),
-        None => Ok(()),
+    Ok((answers::wait(request, hooks, report, child)?, monitor))
+}
+
+fn become_init(
+    request: &Request<'_>,
+    namespaces: u32,
+    handed: &Handed,
+    plan: &File,
+    report: &UnixStream,
+) -> Result<Pid, Error> {
+    let group = Path::new(HIERARCHY).join(request.cgroup);
+    let group = host("open", group.display(), File::open(&group))?;
+    let fds = [plan.as_fd(), report.as_fd(), handed.start.as_fd(), handed.result.as_fd()];
+    let kept: Vec<_> = handed.all().chain([plan.as_fd(), report.as_fd()]).collect();
+    let words = ["cryopod-init".to_owned(), "pid1".to_owned()];
+    let words = words.into_iter().chain(fds.map(|fd| fd.as_raw_fd().to_string()));
+    let arguments: Result<Vec<CString>, _> = words.map(CString::new).collect();
+    let arguments = host("pass on", "arguments", arguments.map_err(io::Error::from))?;
+    let program = Program { file: handed.init.as_fd(), arguments: &arguments, kept: &kept };
+    let failed = |error: io::Error| {
+        let message = format!("run cryopod-init: {error}");
+        // Nobody listens when the maker was killed.
+        Report::Failed { message, errno: error.raw_os_error() }.say(&mut &*report).ok();
     };
-    passed?;
-    let pid = wait(report, request.patience, dir)?;
-    Ok(Launched { pid, launcher, devices, monitor })
+    let made = spawn(namespaces, group.as_fd(), &program, failed);
+    host("make", "the container's first process", made)
 }
 
 /// A plan in a file that nobody else has.
@@ -220,45 +218,10 @@ pub(crate) fn written(plan: &impl serde::Serialize) -> io::Result<File> {
     Ok(file)
 }
 
-/// Waits until the first process is ready; answers its PID, which the kernel says with the message: liblxc would have to be
-/// asked, and refuses who asks while it takes the connection (it wants credentials, and says so a moment too late).
-fn wait(mut report: UnixStream, patience: Duration, dir: &Directory) -> Result<u32, Error> {
-    let heard = sender(&report).and_then(|pid| Ok((pid, Report::hear(&mut report)?)));
-    match heard {
-        Ok((Some(pid), Some(Report::Ready | Report::Running { .. }))) => Ok(pid),
-        Ok((_, Some(Report::Failed { message, errno }))) => Err(Error::Inside { message, errno }),
-        Ok((_, _)) => Err(Error::Liblxc { said: dir.log() }),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Error::TooLong(patience)),
-        Err(source) => Err(Error::Host { step: "hear of", object: "the container".to_owned(), source }),
-    }
-}
-
-/// Who sent what is to be heard next, as this process sees it; `None` at the end of the stream.
-fn sender(report: &UnixStream) -> io::Result<Option<u32>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    let pieces = &mut [IoSliceMut::new(&mut byte)];
-    let seen = loop {
-        match recvmsg(report, pieces, &mut ancillary, RecvFlags::PEEK) {
-            Err(rustix::io::Errno::INTR) => {}
-            seen => break seen?,
-        }
-    };
-    if seen.bytes == 0 {
-        return Ok(None);
-    }
-    let of = |message| match message {
-        RecvAncillaryMessage::ScmCredentials(user) => Some(user.pid.as_raw_nonzero().get().unsigned_abs()),
-        _ => None,
-    };
-    Ok(ancillary.drain().find_map(of))
-}
-
-/// The container's first process, which is a child of liblxc's process, as long as that lives. One that has ended was
-/// needed to enter a namespace.
-fn first_process(launcher: u32) -> io::Result<u32> {
-    let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"))?;
-    let living = |child: &str| child.parse().ok().filter(|child| began(*child).is_some());
-    children.split_whitespace().rev().find_map(living).ok_or_else(|| io::ErrorKind::NotFound.into())
+/// A program as a container may have it in `/proc/PID/exe`: on a mount of its own that cannot be written. Otherwise whoever is
+/// root in there could replace the program of the host through it.
+pub(crate) fn sealed(program: &Path) -> io::Result<OwnedFd> {
+    let mount = open_tree(CWD, program, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+    mount_setattr(mount.as_fd(), false, &libc::mount_attr { attr_set: READ_ONLY, ..SAME })?;
+    Ok(mount)
 }

@@ -3,8 +3,7 @@
 //! ```text
 //! <lxcpath>/<name>/   0700
 //!     making.json    who makes it, and its cgroup; gone when it is made
-//!     config         for liblxc and the LXC tools
-//!     log            what liblxc said
+//!     config         for the LXC tools
 //!     start, result  fifos, until it is started
 //!     state.json     what is known of it (see state)
 //! ```
@@ -19,12 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Place};
 use crate::hooks::Hooks;
-use crate::making::{Error, HIERARCHY, Request, end, forget_pivot, host, monitor_cgroup};
+use crate::making::{Error, HIERARCHY, Request, end, host};
 use crate::resources::{self, Setting};
 use crate::state::{self, Container, Record, began, boot};
 
 const CONFIG: &str = "config";
-const LOG: &str = "log";
 const MAKING: &str = "making.json";
 
 /// Who makes it.
@@ -86,7 +84,6 @@ pub fn clear_all(path: &Path) -> Result<Vec<String>, Error> {
             cleared.push(name);
         }
     }
-    forget_pivot();
     cleared.sort();
     Ok(cleared)
 }
@@ -143,23 +140,9 @@ impl Directory {
     }
 
     /// Writes the configuration; answers the limits.
-    pub(crate) fn configure(
-        &self,
-        request: &Request<'_>,
-        mounts: &[(PathBuf, String)],
-        gate: Option<&str>,
-    ) -> Result<Vec<Setting>, Error> {
+    pub(crate) fn configure(&self, request: &Request<'_>) -> Result<Vec<Setting>, Error> {
         let root = request.root()?;
-        let log = self.path.join(LOG);
-        let monitor_cgroup = monitor_cgroup(request.cgroup);
-        let place = Place {
-            root: &root,
-            cgroup: request.cgroup,
-            monitor_cgroup: &monitor_cgroup,
-            log: &log,
-            mounts,
-            gate,
-        };
+        let place = Place { root: &root, cgroup: request.cgroup };
         let limits = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let settings = limits.map(resources::settings).transpose()?.unwrap_or_default();
         let text = config::text(request.spec, &place, &settings)?;
@@ -168,20 +151,9 @@ impl Directory {
         Ok(settings)
     }
 
-    /// Makes of the configuration one that only describes the container: `lxc-start` must not start it a second time, without
-    /// its pod.
-    pub(crate) fn guard(&self) -> Result<(), Error> {
-        let path = self.path.join(CONFIG);
-        let text = host("read", path.display(), fs::read_to_string(&path))?;
-        let lines = text.lines().filter(|line| !line.starts_with("lxc.hook."));
-        let text: String =
-            lines.chain(["lxc.hook.pre-start = false"]).map(|line| format!("{line}\n")).collect();
-        host("write", path.display(), fs::write(&path, text))
-    }
-
     /// Writes what is known of the container.
     pub(crate) fn record(&self, request: &Request<'_>, pid: u32) -> Result<Container, Error> {
-        let began = began(pid).ok_or_else(|| Error::Liblxc { said: self.log() })?;
+        let began = began(pid).ok_or_else(|| Error::Ended { how: "it is gone".to_owned() })?;
         let record = Record {
             id: request.id.to_owned(),
             pid,
@@ -212,22 +184,6 @@ impl Directory {
         host("make", path.display(), made)?;
         host("open", path.display(), File::options().read(true).write(true).open(&path))
     }
-
-    /// The last that liblxc wrote.
-    pub(crate) fn log(&self) -> String {
-        let text = fs::read_to_string(self.path.join(LOG)).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(5).filter_map(message).collect();
-        if lines.is_empty() {
-            "it said nothing".to_owned()
-        } else {
-            lines.into_iter().rev().collect::<Vec<_>>().join("; ")
-        }
-    }
-}
-
-/// What a line of liblxc's log says, without who, when and where.
-fn message(line: &str) -> Option<&str> {
-    line.split_once(" - ").and_then(|(_, rest)| rest.split_once(" - ")).map(|(_, text)| text)
 }
 
 impl Drop for Directory {

@@ -1,26 +1,18 @@
-//! Hooks of the spec, by the point of the container's life at which each is run, and the gate at which a container in the
-//! making waits for those of the host.
+//! Hooks of the spec, by the point of the container's life at which each is run.
 //!
 //! | hook | where | when |
 //! |---|---|---|
-//! | `prestart`, `createRuntime` | host | the namespaces are there, the root is not changed yet: at the gate |
+//! | `prestart`, `createRuntime` | host | the namespaces are there, the root is not changed yet: the container waits |
 //! | `createContainer` | container's namespaces, host's files | then |
 //! | `startContainer` | container | before the program |
 //! | `poststart` | host | after `start` |
 //! | `poststop` | host | after `delete` |
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
-use std::time::Duration;
-
-use cryopod_init::hooks::run_all;
 use cryopod_init::plan::Hook;
-use cryopod_init::report::Report;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
-use crate::making::{Error, Request, host};
+use crate::making::Request;
 
 /// All of a spec, each with the state that it is given, but for the PID.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,51 +82,5 @@ fn hook(wanted: &oci_spec::runtime::Hook, state: &str) -> Hook {
         env: wanted.env().clone().unwrap_or_default(),
         timeout: wanted.timeout().and_then(|seconds| u32::try_from(seconds).ok()),
         state: state.to_owned(),
-    }
-}
-
-/// Our side of the gate, and the descriptors of the other.
-pub(crate) struct Gate {
-    ours: UnixStream,
-    pub(crate) theirs: UnixStream,
-    pub(crate) hooks: File,
-}
-
-impl Gate {
-    pub(crate) fn make(hooks: &Hooks) -> Result<Self, Error> {
-        let (ours, theirs) = host("make", "a pair of sockets", UnixStream::pair())?;
-        let hooks = host("write", "the hooks", crate::create::written(&hooks.create_container))?;
-        Ok(Self { ours, theirs, hooks })
-    }
-
-    /// Leaves only our side.
-    pub(crate) fn into_ours(self) -> UnixStream {
-        self.ours
-    }
-}
-
-/// Waits for the container at the gate, runs the hooks of the host, and lets it through. One that does not get there is no
-/// error here: liblxc has the reason.
-pub(crate) fn pass(
-    mut gate: UnixStream,
-    hooks: &Hooks,
-    patience: Duration,
-    pid: impl FnOnce() -> io::Result<u32>,
-) -> Result<(), Error> {
-    host("wait for", "the container", gate.set_read_timeout(Some(patience)))?;
-    match host("hear of", "the container", Report::hear(&mut gate))? {
-        Some(Report::Ready | Report::Running { .. }) => {}
-        Some(Report::Failed { message, errno }) => return Err(Error::Inside { message, errno }),
-        None => return Ok(()),
-    }
-    let pid = host("find the first process of", "the container", pid())?;
-    run_all(&hooks.create_runtime, pid)
-        .map_err(|error| Error::Inside { message: error.to_string(), errno: error.source.raw_os_error() })?;
-    host("let", "the container go on", gate.write_all(&pid.to_ne_bytes()))?;
-    // Its own hooks have no limit but their own.
-    host("wait for", "the container", gate.set_read_timeout(None))?;
-    match host("hear of", "the container", Report::hear(&mut gate))? {
-        Some(Report::Failed { message, errno }) => Err(Error::Inside { message, errno }),
-        Some(_) | None => Ok(()),
     }
 }

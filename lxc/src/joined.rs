@@ -1,6 +1,5 @@
-//! Namespaces that a container joins: each path has to be a namespace of the type that the spec says it is.
-//!
-//! liblxc does not look: it opens the path, and a container may come up in a namespace of its own or of the host's.
+//! Namespaces that a container joins: each path has to be a namespace of the type that the spec says it is. What was looked at is
+//! what is joined: the descriptor.
 
 use std::fs::File;
 
@@ -21,18 +20,23 @@ const TYPES: [(LinuxNamespaceType, i32); 8] = [
     (LinuxNamespaceType::Time, libc::CLONE_NEWTIME),
 ];
 
-/// Looks at the namespaces of the host that the spec names.
+/// Opens the namespaces that the spec names, in the order in which they are joined: the user namespace at last, since who is in it
+/// can join none of the host's any more.
 ///
 /// # Errors
 /// For the first path that is not there, is no namespace or is one of another type.
-pub fn check(spec: &Spec) -> Result<(), Refusal> {
+pub fn open(spec: &Spec) -> Result<Vec<File>, Refusal> {
     let namespaces = spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten();
+    let mut opened = Vec::new();
     for namespace in namespaces {
         let Some(path) = namespace.path() else { continue };
         let kind = namespace.typ();
         let refused = |why: String| {
             Refusal::of(format!("linux.namespaces[{kind}].path"), format!("is {}, {why}", path.display()))
         };
+        if !path.is_absolute() {
+            return Err(refused("which is not absolute".to_owned()));
+        }
         let file = File::open(path).map_err(|error| refused(format!("which cannot be opened: {error}")))?;
         let found =
             sys::namespace_type(&file).map_err(|error| refused(format!("which is no namespace: {error}")))?;
@@ -41,8 +45,10 @@ pub fn check(spec: &Spec) -> Result<(), Refusal> {
             let of = of.map_or_else(|| format!("type {found:#x}"), |(other, _)| format!("type {other}"));
             return Err(refused(format!("a namespace of {of}")));
         }
+        opened.push((kind == LinuxNamespaceType::User, file));
     }
-    Ok(())
+    opened.sort_by_key(|(user, _)| *user);
+    Ok(opened.into_iter().map(|(_, file)| file).collect())
 }
 
 #[cfg(test)]
@@ -54,7 +60,7 @@ mod tests {
             "ociVersion": "1.0.2", "root": { "path": "rootfs" },
             "linux": { "namespaces": [{ "type": "mount" }, { "type": kind, "path": path }] }
         });
-        check(&serde_json::from_value(spec).unwrap()).map_err(|refusal| refusal.to_string())
+        open(&serde_json::from_value(spec).unwrap()).map(drop).map_err(|refusal| refusal.to_string())
     }
 
     #[test]

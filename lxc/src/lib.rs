@@ -1,7 +1,7 @@
-//! OCI containers on liblxc. Everything here turns a runtime spec into what the parts of an LXC container understand:
-//! liblxc's configuration (namespaces, cgroup, root), the files of cgroup v2, and the plan of `cryopod-init`, which does
-//! the rest. What cannot be had is refused by its name in the spec; nothing is dropped silently.
+//! OCI containers as LXC containers. Everything here turns a runtime spec into what their parts understand: the files of cgroup
+//! v2, the configuration that the LXC tools read, and the plan of `cryopod-init`, which does the rest. What cannot be had is refused by its name in the spec; nothing is dropped silently.
 
+mod answers;
 pub mod capabilities;
 mod cgroup;
 pub mod checkpoint;
@@ -13,7 +13,6 @@ pub mod devices;
 pub mod directory;
 pub mod hooks;
 pub mod joined;
-pub mod launch;
 pub mod making;
 pub mod operate;
 pub mod plan;

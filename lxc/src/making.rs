@@ -48,6 +48,8 @@ pub struct Request<'a> {
     pub console_socket: Option<&'a Path>,
     /// Capabilities of this process, one bit each.
     pub capabilities: u64,
+    /// Whether it gets a session keyring of its own.
+    pub keyring: bool,
     /// Until it is ready.
     pub patience: Duration,
 }
@@ -96,11 +98,13 @@ pub enum Error {
         /// Error number, if the system gave one: ENOENT for a program that is not there.
         errno: Option<i32>,
     },
-    /// liblxc did not come so far.
-    #[error("liblxc did not start the container: {said}")]
-    Liblxc {
-        /// The end of its log.
-        said: String,
+    /// Its first process ended without a word: killed, or out of the memory that the container may have.
+    #[error(
+        "the container's first process ended before it was ready ({how}): was it killed, or is its memory limit too small?"
+    )]
+    Ended {
+        /// With which status.
+        how: String,
     },
     /// It took too long.
     #[error("the container was not ready after {0:?}")]
@@ -118,29 +122,14 @@ pub(crate) fn host<T>(
     result.map_err(|source| Error::Host { step, object: object.to_string(), source })
 }
 
-/// Where liblxc puts itself while it makes the container with this cgroup.
-pub(crate) fn monitor_cgroup(cgroup: &Path) -> PathBuf {
-    let mut name = cgroup.as_os_str().to_owned();
-    name.push("-start");
-    name.into()
-}
-
-/// liblxc steps aside into this group when it takes a container back, and leaves it. In use it cannot be removed.
-pub(crate) fn forget_pivot() {
-    fs::remove_dir(Path::new(HIERARCHY).join("lxc.pivot")).ok();
-}
-
-/// Ends what may be there of a container that could not be made, by its cgroup below the root of the hierarchy: its
-/// processes outlive liblxc's. The first error is the one to report.
+/// Ends what may be there of a container that could not be made, by its cgroup below the root of the hierarchy. The first
+/// error is the one to report.
 pub(crate) fn end(cgroup: &Path) {
-    forget_pivot();
-    for group in [cgroup.to_owned(), monitor_cgroup(cgroup)] {
-        let group = Path::new(HIERARCHY).join(group);
-        fs::write(group.join("cgroup.kill"), "1").ok();
-        let until = Instant::now() + END;
-        while crate::operate::remove_groups(&group).is_err() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    let group = Path::new(HIERARCHY).join(cgroup);
+    fs::write(group.join("cgroup.kill"), "1").ok();
+    let until = Instant::now() + END;
+    while crate::operate::remove_groups(&group).is_err() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -160,7 +149,7 @@ pub(crate) fn answer(container: &Container, program: &Path) -> Result<(), Error>
 pub(crate) struct Monitor(UnixStream);
 
 impl Monitor {
-    /// Starts one. Loading it takes as long as much of what liblxc does: whoever has to wait for that does it meanwhile.
+    /// Starts one. It is loaded while the container's first process works.
     pub(crate) fn start(
         program: &Path,
         id: &str,

@@ -90,7 +90,7 @@ pub fn start(container: &Container) -> Result<(), Error> {
     }
     match said {
         Some(Report::Failed { message, errno }) => Err(Error::Inside { message, errno }),
-        Some(Report::Ready | Report::Running { .. }) | None => {
+        Some(_) | None => {
             warn_of(run_all(&container.record.hooks.poststart, container.record.pid));
             Ok(())
         }

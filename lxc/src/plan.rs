@@ -1,6 +1,7 @@
 //! The spec as `cryopod-init` carries it out: mounts, devices, paths, and the process.
 
 mod devices;
+mod enter;
 mod mounts;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use crate::refusal::Refusal;
 use crate::rlimits;
 use crate::seccomp;
 use devices::{default_devices, device};
+pub use enter::lines;
 use mounts::{absolute, place, propagation};
 pub use mounts::{bound, sources};
 
@@ -58,8 +60,6 @@ pub struct Draft {
     pub plan: Plan,
     /// To be cloned by the host, in this order.
     pub trees: Vec<Tree>,
-    /// The mounts that liblxc makes, with their types: `proc` and `sysfs`, and what it needs meanwhile.
-    pub by_liblxc: Vec<(PathBuf, String)>,
 }
 
 /// Why there is no plan.
@@ -83,15 +83,9 @@ pub fn draft(spec: &Spec, host: &Host<'_>) -> Result<Draft, Error> {
     let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
     let linux = spec.linux().as_ref().ok_or_else(|| missing("linux"))?;
     let mut trees = Vec::new();
-    let mut by_liblxc = Vec::new();
     let mut mounts = Vec::new();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        let made = mounts::mount(index, mount, linux, host, &mut trees)?;
-        if made.what == What::Mounted {
-            let kind = mount.typ().clone().unwrap_or_default();
-            by_liblxc.push((made.destination.clone(), kind));
-        }
-        mounts.push(made);
+        mounts.push(mounts::mount(index, mount, linux, host, &mut trees)?);
     }
     let own_dev = mounts
         .iter()
@@ -110,15 +104,7 @@ pub fn draft(spec: &Spec, host: &Host<'_>) -> Result<Draft, Error> {
         }
     }
     let paths = |paths: &Option<Vec<String>>| paths.iter().flatten().map(PathBuf::from).collect();
-    // liblxc puts links into a /dev, which must not be the image's, and the init is executed by its place in a /proc.
-    let mut temporary = vec![PathBuf::from("/dev")];
-    by_liblxc.push(("/dev".into(), "tmpfs".to_owned()));
-    if !by_liblxc.iter().any(|(destination, _)| destination == Path::new("/proc")) {
-        temporary.push("/proc".into());
-        by_liblxc.push(("/proc".into(), "proc".to_owned()));
-    }
     let files = Files {
-        temporary,
         mounts,
         devices,
         own_dev,
@@ -138,6 +124,7 @@ pub fn draft(spec: &Spec, host: &Host<'_>) -> Result<Draft, Error> {
         process.seccomp = Some(seccomp::compile(filter)?);
     }
     let plan = Plan {
+        enter: Some(enter::enter(spec)?),
         files,
         hostname: spec.hostname().clone().filter(|_| own_uts),
         domainname: spec.domainname().clone().filter(|_| own_uts),
@@ -145,7 +132,7 @@ pub fn draft(spec: &Spec, host: &Host<'_>) -> Result<Draft, Error> {
         hooks: Vec::new(),
         process,
     };
-    Ok(Draft { plan, trees, by_liblxc })
+    Ok(Draft { plan, trees })
 }
 
 /// Whether the container has such a namespace, its own or another's.

@@ -30,9 +30,9 @@ pub fn restore(request: &Request<'_>, options: &RestoreOptions, programs: &Progr
     refuse(request.spec)?;
     host("make", options.work.display(), fs::create_dir_all(&options.work))?;
     let dir = Directory::make(request)?;
-    let settings = dir.configure(request, &[], None)?;
+    let settings = dir.configure(request)?;
     let made = cgroup::make(request, &settings).and_then(|()| {
-        dir.guard()?;
+        cgroup::restrict_devices(request)?;
         let pid = run(request, options)?;
         let container = dir.record(request, pid)?;
         answer(&container, &programs.monitor)?;

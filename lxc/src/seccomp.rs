@@ -32,6 +32,14 @@ fn library<T>(step: impl Into<String>, result: io::Result<T>) -> Result<T, Error
     result.map_err(|source| Error::Library { step: step.into(), source })
 }
 
+/// Version of the libseccomp that would be used.
+///
+/// # Errors
+/// When there is none.
+pub fn version() -> io::Result<String> {
+    Seccomp::open()?.version()
+}
+
 /// Compiles a filter.
 ///
 /// # Errors

@@ -6,10 +6,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 pub(crate) mod bpf;
-pub(crate) mod fork;
 pub(crate) mod idmap;
-pub(crate) mod liblxc;
 pub(crate) mod seccomp;
+pub(crate) mod spawn;
 
 /// Takes a copy of the mount namespace for this process, which has one thread.
 pub(crate) fn own_mounts() -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! The systemd cgroup driver: a container's group is below a scope, which systemd makes around a process and removes when the
 //! last one in it has ended.
 //!
-//! That process is one that only waits: liblxc and CRIU put theirs into a group of their own below. `busctl` is part of
+//! That process is one that only waits: the container's are made in a group of their own below, by us or by CRIU. `busctl` is part of
 //! systemd, so no library of D-Bus is needed for the one call.
 
 use std::fs;

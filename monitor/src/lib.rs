@@ -1,5 +1,5 @@
-//! What `lxc-ls`, `lxc-info` and `lxc-attach` talk to: liblxc's command socket, answered for a container that runs without
-//! liblxc. One small process per container; the container needs it for nothing, and it ends with the container.
+//! What `lxc-ls`, `lxc-info` and `lxc-attach` talk to: liblxc's command socket, answered for a container that liblxc
+//! does not know. One small process per container; the container needs it for nothing, and it ends with the container.
 
 mod answer;
 mod place;

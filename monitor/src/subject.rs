@@ -20,7 +20,7 @@ pub struct Subject {
     pub pidfd: OwnedFd,
     /// Its cgroup, absolute.
     pub cgroup: PathBuf,
-    /// Its configuration, as liblxc was given it.
+    /// Its configuration, as the file in its directory has it.
     pub config: String,
     /// `CLONE_NEW*` of the namespaces that it does not share with the host.
     pub clone_flags: u32,

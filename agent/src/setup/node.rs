@@ -255,8 +255,8 @@ fn impossible(handlers: &[String]) -> BTreeMap<String, String> {
         if let Some(missing) = programs.into_iter().find(|name| found(name).is_none()) {
             return Some(format!("{missing} is not installed"));
         }
-        (lxc && !has_library("liblxc.so.1"))
-            .then(|| "liblxc.so.1 is missing: install liblxc1 or lxc-pve".to_owned())
+        (lxc && !has_library("libseccomp.so.2"))
+            .then(|| "libseccomp.so.2 is missing: install libseccomp2".to_owned())
     };
     handlers.iter().filter_map(|handler| Some((handler.clone(), why(handler)?))).collect()
 }

@@ -286,7 +286,7 @@ fn a_handler_that_is_dropped_stays_until_its_last_pod_is_gone() {
 
 #[test]
 fn a_handler_that_cannot_work_here_is_left_out() {
-    let why = "liblxc.so.1 is missing";
+    let why = "libseccomp.so.2 is missing";
     let impossible = BTreeMap::from([("cryopod-lxc".to_owned(), why.to_owned())]);
     let mut model = Model::new(Observed { impossible: impossible.clone(), ..fresh() });
     go(&mut model, &wanted()).unwrap();

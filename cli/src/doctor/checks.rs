@@ -146,10 +146,10 @@ fn one_runtime(runtime: &Runtime, default: &str) -> Finding {
             format!("install {} or set runtime.default in the configuration", runtime.name),
         ),
         // Half of it is there: somebody wants it.
-        Err(error) if error.contains("without liblxc") => warn(
+        Err(error) if error.contains("without libseccomp") => warn(
             "runtime",
             format!("{}: {error}", runtime.name),
-            "LXC pods do not start until it is installed",
+            "LXC pods with a system call filter (RuntimeDefault) do not start until it is installed",
         ),
         Err(_) => ok("runtime", format!("{}: not installed, {role}", runtime.name)),
     }

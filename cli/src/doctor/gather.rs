@@ -82,7 +82,7 @@ fn runtime(context: &Context, name: &str, limits: &Limits) -> Runtime {
         Ok(backend) => {
             let program = &backend.options().program;
             let version = ask(program, &["--version"], limits);
-            let version = if name == LXC { with_liblxc(program, version, limits) } else { version };
+            let version = if name == LXC { with_libseccomp(program, version, limits) } else { version };
             Runtime { name: name.into(), checkpoint: backend.capabilities().memory_checkpoint, version }
         }
         Err(error) => Runtime { name: name.into(), version: Err(error.to_string()), checkpoint: false },
@@ -90,16 +90,21 @@ fn runtime(context: &Context, name: &str, limits: &Limits) -> Runtime {
 }
 
 /// `cryopod-lxc` opens its library only when it is needed; its features name the one that it found.
-fn with_liblxc(program: &Path, version: Result<String, String>, limits: &Limits) -> Result<String, String> {
+fn with_libseccomp(
+    program: &Path,
+    version: Result<String, String>,
+    limits: &Limits,
+) -> Result<String, String> {
     let version = version?;
     let features = Command::new(program).arg("features").run(&limits.at_most(ANSWER));
     let features = features.map_err(|error| error.to_string())?;
     let features: serde_json::Value =
         serde_json::from_slice(&features.stdout).map_err(|error| error.to_string())?;
-    let library = features.pointer("/annotations/org.linuxcontainers.lxc.version").and_then(|v| v.as_str());
+    let library =
+        features.pointer("/annotations/io.github.seccomp.libseccomp.version").and_then(|v| v.as_str());
     match library {
-        Some(library) => Ok(format!("{version} with liblxc {library}")),
-        None => Err(format!("{version} without liblxc: install liblxc1 (on Proxmox VE: lxc-pve)")),
+        Some(library) => Ok(format!("{version} with libseccomp {library}")),
+        None => Err(format!("{version} without libseccomp: install libseccomp2")),
     }
 }
 

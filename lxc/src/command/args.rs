@@ -152,8 +152,8 @@ pub(super) struct CreateArgs {
     /// File for the PID of the first process
     #[arg(long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
-    /// For callers that say it: liblxc makes no keyring that would have to be left out
-    #[arg(long, hide = true)]
+    /// Leave the container the session keyring of the caller
+    #[arg(long)]
     pub(super) no_new_keyring: bool,
     /// `run` does not stay
     #[arg(short, long)]
@@ -233,7 +233,7 @@ pub(super) struct RestoreArgs {
     /// Do not stay
     #[arg(short, long)]
     pub(super) detach: bool,
-    /// For callers that say it: liblxc makes no keyring that would have to be left out
+    /// For callers that say it: a restored process has the keyring that CRIU gives it
     #[arg(long, hide = true)]
     pub(super) no_new_keyring: bool,
     /// Name of the container

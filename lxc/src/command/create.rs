@@ -9,8 +9,6 @@ use oci_spec::runtime::Spec;
 use super::args::{CreateArgs, Global};
 use super::{Failure, cgroup};
 use crate::create;
-use crate::joined;
-use crate::launch::Loading;
 use crate::making::{Programs, Request};
 use crate::operate;
 use crate::state::Container;
@@ -20,11 +18,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes it; answers the PID.
 pub(super) fn create(global: &Global, args: &CreateArgs) -> Result<u32, Failure> {
-    let liblxc = Loading::begin();
     let bundle =
         fs::canonicalize(&args.bundle).map_err(|error| format!("{}: {error}", args.bundle.display()))?;
     let spec = read(&bundle)?;
-    joined::check(&spec)?;
     check_terminal(&spec, args.console_socket.as_deref())?;
     fs::create_dir_all(&global.root).map_err(|error| format!("{}: {error}", global.root.display()))?;
     let group = cgroup::place(&spec, name(&args.id)?, global.systemd_cgroup)?;
@@ -36,9 +32,10 @@ pub(super) fn create(global: &Global, args: &CreateArgs) -> Result<u32, Failure>
         cgroup: &group.path,
         console_socket: args.console_socket.as_deref(),
         capabilities: super::exec::own_capabilities()?,
+        keyring: !args.no_new_keyring,
         patience: PATIENCE,
     };
-    let pid = create::create(&request, &programs()?, liblxc)?;
+    let pid = create::create(&request, &programs()?)?;
     tell(global, &args.id, args.pid_file.as_deref(), pid)?;
     Ok(pid)
 }
@@ -67,8 +64,6 @@ pub(super) fn tell(global: &Global, id: &str, pid_file: Option<&Path>, pid: u32)
 
 /// Makes it, starts it, stays; answers the code of its first process.
 pub(super) fn run(global: &Global, args: &CreateArgs) -> Result<u8, Failure> {
-    // The first process becomes our child when liblxc's process has gone.
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let pid = create(global, args)?;
     let container = Container::find(&global.root, &args.id)?;
     if let Err(error) = operate::start(&container) {
@@ -91,7 +86,7 @@ pub(super) fn read(bundle: &Path) -> Result<Spec, Failure> {
     Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
-/// What runc and liblxc both take as a name, and is one component of a path.
+/// What runc and the LXC tools both take as a name, and is one component of a path.
 pub(super) fn name(id: &str) -> Result<&str, Failure> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '+');
     if id.is_empty() || !id.chars().all(fine) || id.starts_with('.') {

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -57,7 +58,9 @@ pub(super) fn exec(container: &Container, args: &ExecArgs) -> Result<u8, Failure
         rustix::io::fcntl_setfd(fd.as_fd(), FdFlags::empty())?;
     }
     let numbers = [plan_file.as_raw_fd(), theirs.as_raw_fd(), first.as_raw_fd(), cgroup.as_raw_fd()];
-    let mut entering = Command::new(super::create::programs()?.init)
+    let program = crate::create::sealed(&super::create::programs()?.init)?;
+    let mut entering = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        .arg0("cryopod-init")
         .arg("exec")
         .args(numbers.map(|number| number.to_string()))
         .arg(container.record.clone_flags.to_string())
@@ -68,7 +71,7 @@ pub(super) fn exec(container: &Container, args: &ExecArgs) -> Result<u8, Failure
     let pid = match said {
         Some(Report::Running { pid }) => pid,
         Some(Report::Failed { message, .. }) => return Err(message.into()),
-        Some(Report::Ready) | None => return Err("the process went away without a word".into()),
+        Some(_) | None => return Err("the process went away without a word".into()),
     };
     if let Some(path) = &args.pid_file {
         fs::write(path, pid.to_string()).map_err(|error| format!("write {}: {error}", path.display()))?;

@@ -67,6 +67,7 @@ pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Result<u8, Failure
         cgroup: &group.path,
         console_socket: args.console_socket.as_deref(),
         capabilities: super::exec::own_capabilities()?,
+        keyring: false,
         patience: create::PATIENCE,
     };
     let pid = restore::restore(&request, &options, &create::programs()?)?;

@@ -84,8 +84,8 @@ pub(super) fn spec(bundle: &Path) -> Result<(), Failure> {
     written.map_err(|error| format!("write {}: {error}", path.display()).into())
 }
 
-/// Annotation with the version of liblxc.
-const LIBRARY: &str = "org.linuxcontainers.lxc.version";
+/// Annotation with the version of libseccomp, as runc has it.
+const LIBRARY: &str = "io.github.seccomp.libseccomp.version";
 
 /// OCI runtime spec, "Features".
 pub(super) fn features() -> Result<(), Failure> {
@@ -104,8 +104,8 @@ pub(super) fn features() -> Result<(), Failure> {
             "mountExtensions": { "idmap": { "enabled": true } }
         }
     });
-    // Without it nothing can be made, and this says so to whoever asks before.
-    if let Ok(version) = crate::launch::version() {
+    // Without it no pod with a filter can be made, and this says so to whoever asks before.
+    if let Ok(version) = crate::seccomp::version() {
         features["annotations"] = serde_json::json!({ LIBRARY: version });
     }
     print(&serde_json::to_string_pretty(&features)?)

@@ -39,7 +39,7 @@ pub(super) fn mount(
             return Err(Refusal::of(field("uidMappings"), "is for bind mounts only"));
         }
         // The only ones that a user namespace cannot mount after the old root has gone.
-        ("proc" | "sysfs", None) => What::Mounted,
+        ("proc" | "sysfs", None) => What::Early { fstype: kind.to_owned() },
         ("", None) => return Err(Refusal::of(field("type"), "is missing")),
         (kind, None) => {
             let source = wanted.source().as_ref().map(|source| source.display().to_string());

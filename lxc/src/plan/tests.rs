@@ -27,15 +27,13 @@ fn made(change: impl FnOnce(&mut Value)) -> Result<Draft, Error> {
 
 #[test]
 fn a_pods_container() {
-    let Draft { plan, trees, by_liblxc } = made(|_| ()).unwrap();
+    let Draft { plan, trees } = made(|_| ()).unwrap();
     assert_eq!(plan.process.args, ["a", "b c"]);
     assert_eq!((plan.process.user.uid, plan.hostname.as_deref()), (5, Some("pod")));
     assert!(plan.files.own_dev && plan.files.readonly_root && !plan.files.bind_devices);
     assert_eq!(plan.files.devices.len(), 6);
     assert_eq!(trees, [Tree { source: "/bundle/hosts".into(), reach: Bind::Recursive, ids: None }]);
-    let dev = (PathBuf::from("/dev"), "tmpfs".to_owned());
-    assert_eq!(by_liblxc, [(PathBuf::from("/proc"), "proc".to_owned()), dev]);
-    assert_eq!(plan.files.temporary, [PathBuf::from("/dev")]);
+    assert_eq!(plan.files.mounts.first().unwrap().what, What::Early { fstype: "proc".into() });
     let cgroup = plan.files.mounts.last().unwrap();
     assert_eq!(cgroup.destination, Path::new("/sys/fs/cgroup"));
     assert_eq!(cgroup.what, What::Filesystem { fstype: "cgroup2".into(), source: "cgroup".into() });
@@ -68,6 +66,9 @@ fn in_a_user_namespace_devices_are_the_hosts() {
     assert_eq!((fuse.mode, fuse.major, fuse.fd), (libc::S_IFCHR | 0o644, 10, None));
     let mapped = made(|spec| {
         spec["linux"]["devices"] = devices;
+        for mappings in ["uidMappings", "gidMappings"] {
+            spec["linux"][mappings] = json!([{ "containerID": 0, "hostID": 7, "size": 9 }]);
+        }
         spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
     })
     .unwrap();

@@ -32,6 +32,7 @@ type ArchAdd = unsafe extern "C" fn(*mut c_void, u32) -> c_int;
 type Resolve = unsafe extern "C" fn(*const c_char) -> c_int;
 type RuleAdd = unsafe extern "C" fn(*mut c_void, u32, c_int, c_uint, *const Comparison) -> c_int;
 type Set = unsafe extern "C" fn(*mut c_void, c_int, u32) -> c_int;
+type Version = unsafe extern "C" fn() -> *const [c_uint; 3];
 type Export = unsafe extern "C" fn(*const c_void, c_int) -> c_int;
 
 /// The library.
@@ -58,6 +59,16 @@ impl Seccomp {
         // SAFETY: the library's constructors only fill tables.
         let library = unsafe { Library::new(SONAME) }.map_err(|error| missing(&error))?;
         Ok(Self { library })
+    }
+
+    /// E.g. `2.6.0`.
+    pub(crate) fn version(&self) -> io::Result<String> {
+        // SAFETY: `const struct scmp_version *seccomp_version(void)`, three unsigned ints.
+        let version = unsafe { self.library.get::<Version>(b"seccomp_version\0") };
+        let version = version.map_err(|error| missing(&error))?;
+        // SAFETY: it answers a constant of the library, which is open.
+        let [major, minor, micro] = unsafe { *version() };
+        Ok(format!("{major}.{minor}.{micro}"))
     }
 
     /// The number of a system call, negative where this library does not know the name.

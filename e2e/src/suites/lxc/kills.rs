@@ -15,10 +15,6 @@ pub const CASES: &[Case] = &[
     ("a_runtime_that_is_killed_while_it_makes_a_container_leaves_nothing", true, || {
         make(&Victim { line: "[c]ryopod-lxc.* create ", name: "cryopod-lxc" })
     }),
-    ("a_liblxc_that_is_killed_while_it_makes_a_container_leaves_nothing", false, || {
-        // A copy of the runtime, so with its command line.
-        make(&Victim { line: "[c]ryopod-lxc.* create ", name: "cryopod-launch" })
-    }),
     ("an_init_that_is_killed_while_its_container_is_made_leaves_nothing", false, || {
         make(&Victim { line: "[p]id1 [0-9]", name: "*" })
     }),
