@@ -5,6 +5,7 @@
 //! sockets and paths, in the pod's cgroup and with the pod's signals (ADR 13). What the container alone has, the pod's access
 //! to the API server, is found again on the node by its device number.
 
+pub(crate) mod at_work;
 pub mod programs;
 
 use std::fs::{self, File};

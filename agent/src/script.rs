@@ -29,11 +29,14 @@ pub(crate) struct Call {
     method: Method,
     /// With its query if the query matters.
     path: String,
-    checks: Vec<Box<dyn FnOnce(&Value) + Send>>,
+    checks: Vec<Check>,
     status: u16,
     /// None for what was sent.
     answer: Option<Value>,
 }
+
+/// A look at a body that fails the test if it is not as expected.
+type Check = Box<dyn FnOnce(&Value) + Send>;
 
 /// Expects this and answers with the body that it is sent.
 pub(crate) fn call(method: Method, path: &str) -> Call {

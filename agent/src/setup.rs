@@ -24,6 +24,7 @@ use std::time::Duration;
 
 pub use action::{Action, Refusal};
 pub use containerd::Distribution;
+pub(crate) use containerd::is_handler;
 pub use observed::{NodeView, Observed};
 pub use plan::Wanted;
 pub use state::State;

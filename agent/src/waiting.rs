@@ -1,16 +1,18 @@
 //! `cryopod-agent await`: waits for a state of the whole cluster. For the hooks and tests of the chart.
 //!
-//! What is asked is a function of the nodes and pods ([`unmet`]); an end that comes too late names what was still missing.
+//! What is asked is a function of what the cluster has ([`unmet`]); an end that comes too late names what was still missing.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
 use crate::setup::cluster::{client, view};
-use crate::setup::{Error, HANDLER, READY};
+use crate::setup::{Error, HANDLER, READY, is_handler};
 
 const POLL: Duration = Duration::from_secs(2);
 /// How many names a message has.
@@ -22,9 +24,12 @@ pub struct Options {
     /// What to wait for.
     #[arg(value_enum)]
     state: State,
-    /// RuntimeClasses whose pods are meant, with commas.
+    /// Handlers that are meant, with commas; pods of any other handler of ours count as well.
     #[arg(long, value_delimiter = ',', default_value = "cryopod,cryopod-lxc", value_name = "NAME")]
     handlers: Vec<String>,
+    /// For `nodes-ready`: labels of the agents' pods, one of which has to be Ready on each of the nodes.
+    #[arg(long, value_name = "SELECTOR")]
+    agents: Option<String>,
     /// After so many seconds it ends with an error; with 0 it looks once.
     #[arg(long, default_value_t = 0, value_name = "N")]
     timeout_seconds: u64,
@@ -36,11 +41,11 @@ pub struct Options {
 /// What can be waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum State {
-    /// No pod of the RuntimeClasses is left that has not ended.
+    /// No pod of our handlers, by whatever RuntimeClass, is left that has not ended.
     PodsGone,
     /// No node has a label of setup.
     NodesClean,
-    /// Each node that setup has begun with is ready for pods, and there is one.
+    /// Each node that setup has begun with is ready for pods, and each handler is offered by one.
     NodesReady,
     /// The signal to end: for the place of a container that has nothing left to do.
     Termination,
@@ -91,36 +96,87 @@ async fn execute(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
+/// What of the cluster a question is about.
+#[derive(Debug, Default)]
+struct Seen {
+    nodes: Vec<Node>,
+    pods: Vec<Pod>,
+    classes: Vec<RuntimeClass>,
+}
+
 async fn look(client: &Client, options: &Options) -> Result<Vec<String>, Error> {
     let failed = |error: kube::Error| Error::NoCluster(error.to_string());
     let everything = ListParams::default();
-    let (mut nodes, mut pods) = (Vec::new(), Vec::new());
+    let mut seen = Seen::default();
     if options.state == State::PodsGone {
-        pods = Api::<Pod>::all(client.clone()).list(&everything).await.map_err(failed)?.items;
+        seen.pods = Api::<Pod>::all(client.clone()).list(&everything).await.map_err(failed)?.items;
+        seen.classes =
+            Api::<RuntimeClass>::all(client.clone()).list(&everything).await.map_err(failed)?.items;
     } else {
-        nodes = Api::<Node>::all(client.clone()).list(&everything).await.map_err(failed)?.items;
+        seen.nodes = Api::<Node>::all(client.clone()).list(&everything).await.map_err(failed)?.items;
     }
-    Ok(unmet(options.state, &options.handlers, &nodes, &pods))
+    if let Some(selector) = options.agents.as_ref().filter(|_| options.state == State::NodesReady) {
+        let agents = everything.labels(selector);
+        seen.pods = Api::<Pod>::all(client.clone()).list(&agents).await.map_err(failed)?.items;
+    }
+    Ok(unmet(options, &seen))
 }
 
 /// What is not yet as asked; nothing if all is.
-fn unmet(state: State, handlers: &[String], nodes: &[Node], pods: &[Pod]) -> Vec<String> {
-    match state {
+fn unmet(options: &Options, seen: &Seen) -> Vec<String> {
+    match options.state {
         State::Termination => Vec::new(),
-        State::PodsGone => pods.iter().filter(|pod| runs(pod, handlers)).map(pod_name).collect(),
+        State::PodsGone => {
+            let classes = classes(&options.handlers, &seen.classes);
+            seen.pods.iter().filter(|pod| runs(pod, &classes)).map(pod_name).collect()
+        }
         State::NodesClean => {
-            let labelled = nodes.iter().filter(|node| !view(node).labels.is_empty());
+            let labelled = seen.nodes.iter().filter(|node| !view(node).labels.is_empty());
             labelled.map(|node| node.metadata.name.clone().unwrap_or_default()).collect()
         }
-        State::NodesReady => {
-            let ours: Vec<&Node> =
-                nodes.iter().filter(|node| view(node).labels.contains_key(READY)).collect();
-            if ours.is_empty() {
-                return vec![format!("no node has the label {READY}")];
-            }
-            ours.into_iter().filter_map(|node| not_ready(node, handlers)).collect()
-        }
+        State::NodesReady => nodes_ready(options, seen),
     }
+}
+
+fn nodes_ready(options: &Options, seen: &Seen) -> Vec<String> {
+    let ours: Vec<&Node> = seen.nodes.iter().filter(|node| view(node).labels.contains_key(READY)).collect();
+    if ours.is_empty() {
+        return vec![format!("no node has the label {READY}")];
+    }
+    let mut missing: Vec<String> =
+        ours.iter().filter_map(|node| not_ready(node, &options.handlers)).collect();
+    // Each node leaves out what cannot work there, which is fine as long as one does not.
+    let offered = |handler: &String| {
+        let label = format!("{HANDLER}{handler}");
+        ours.iter().any(|node| view(node).labels.contains_key(&label))
+    };
+    missing.extend(
+        options
+            .handlers
+            .iter()
+            .filter(|handler| !offered(handler))
+            .map(|handler| format!("{handler}: no node offers it")),
+    );
+    if options.agents.is_some() {
+        let names = ours.iter().filter_map(|node| node.metadata.name.as_deref());
+        let without = names.filter(|name| !seen.pods.iter().any(|pod| is_ready_on(pod, name)));
+        missing.extend(without.map(|name| format!("{name}: no agent is ready there")));
+    }
+    missing
+}
+
+fn is_ready_on(pod: &Pod, node: &str) -> bool {
+    let there = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    there && conditions.into_iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True")
+}
+
+/// RuntimeClasses of our handlers: those of the release, which may be gone already, those of an earlier one, and those that
+/// somebody has made under another name.
+fn classes(handlers: &[String], there: &[RuntimeClass]) -> BTreeSet<String> {
+    let ours = there.iter().filter(|class| is_handler(&class.handler));
+    let named = ours.filter_map(|class| class.metadata.name.clone());
+    handlers.iter().cloned().chain(named).collect()
 }
 
 /// Why pods cannot run there.
@@ -138,10 +194,10 @@ fn not_ready(node: &Node, handlers: &[String]) -> Option<String> {
     (!missing.is_empty()).then(|| format!("{name}: kubelet does not see {}", missing.join(", ")))
 }
 
-fn runs(pod: &Pod, handlers: &[String]) -> bool {
+fn runs(pod: &Pod, classes: &BTreeSet<String>) -> bool {
     let class = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_ref());
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    class.is_some_and(|class| handlers.contains(class)) && !matches!(phase, Some("Succeeded" | "Failed"))
+    class.is_some_and(|class| classes.contains(class)) && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn pod_name(pod: &Pod) -> String {
@@ -161,12 +217,16 @@ fn advice(state: State, missing: &[String]) -> String {
     match state {
         State::PodsGone => format!(
             "these pods run with cryopod's RuntimeClasses and would be lost: {missing}. Delete them or move them to another \
-             RuntimeClass, then try again; nothing has been changed"
+             RuntimeClass, then try again; nothing has been changed, but that helm calls the release `uninstalling`, which \
+             `helm rollback` to its last revision takes back"
         ),
         State::NodesClean => format!(
             "these nodes are not put back yet: {missing}. The logs of the DaemonSet's pods there say why; they go on with it"
         ),
-        State::NodesReady => format!("not ready: {missing}. The log of the container `setup` there says why"),
+        State::NodesReady => format!(
+            "not ready: {missing}. The logs of the containers `setup` and `agent` of the agent's pods there say why; a handler that \
+             no node can offer has to be left out of runtimeClasses, or its pods wait for ever"
+        ),
         State::Termination => missing,
     }
 }
@@ -194,44 +254,96 @@ mod tests {
         .unwrap()
     }
 
-    fn ours() -> Vec<String> {
-        vec!["cryopod".into(), "cryopod-lxc".into()]
+    fn asked(state: State) -> Options {
+        let handlers = vec!["cryopod".into(), "cryopod-lxc".into()];
+        Options { state, handlers, agents: None, timeout_seconds: 0, kubeconfig: None }
+    }
+
+    fn class(name: &str, handler: &str) -> RuntimeClass {
+        serde_json::from_value(json!({"metadata": {"name": name}, "handler": handler})).unwrap()
     }
 
     #[test]
-    fn pods_of_our_classes_that_have_not_ended_are_in_the_way() {
-        let pods = [
+    fn pods_of_our_handlers_that_have_not_ended_are_in_the_way() {
+        let pods = vec![
             pod("runs", Some("cryopod"), "Running"),
             pod("waits", Some("cryopod-lxc"), "Pending"),
             pod("ended", Some("cryopod"), "Succeeded"),
+            pod("dropped", Some("cryopod-old"), "Running"),
+            pod("renamed", Some("freezable"), "Running"),
             pod("other", Some("kata"), "Running"),
             pod("plain", None, "Running"),
         ];
-        assert_eq!(unmet(State::PodsGone, &ours(), &[], &pods), ["x/runs on n", "x/waits on n"]);
+        let classes =
+            vec![class("cryopod-old", "cryopod-old"), class("freezable", "cryopod"), class("kata", "kata")];
+        let seen = Seen { pods, classes, ..Seen::default() };
+        assert_eq!(
+            unmet(&asked(State::PodsGone), &seen),
+            ["x/runs on n", "x/waits on n", "x/dropped on n", "x/renamed on n"]
+        );
     }
 
     #[test]
     fn a_node_is_clean_without_any_label_of_ours() {
-        let nodes = [
+        let nodes = vec![
             node("half", &json!({"cryopod.dev/ready": "false"}), "True", &[]),
             node("left", &json!({"cryopod.dev/handler-cryopod": "true"}), "True", &[]),
             node("clean", &json!({"kubernetes.io/os": "linux"}), "True", &[]),
         ];
-        assert_eq!(unmet(State::NodesClean, &ours(), &nodes, &[]), ["half", "left"]);
+        assert_eq!(unmet(&asked(State::NodesClean), &Seen { nodes, ..Seen::default() }), ["half", "left"]);
     }
 
     #[test]
     fn ready_is_labelled_ready_and_with_the_handlers_that_are_labelled() {
         let labels = json!({"cryopod.dev/ready": "true", "cryopod.dev/handler-cryopod": "true"});
-        let bad = [
-            node("begun", &json!({"cryopod.dev/ready": "false"}), "True", &["cryopod"]),
-            node("down", &labels, "Unknown", &["cryopod"]),
-            node("blind", &labels, "True", &["runc"]),
-        ];
-        let good = [node("good", &labels, "True", &["cryopod"]), node("not-ours", &json!({}), "False", &[])];
-        assert_eq!(unmet(State::NodesReady, &ours(), &bad, &[]).len(), 3);
-        assert!(unmet(State::NodesReady, &ours(), &good, &[]).is_empty());
-        assert_eq!(unmet(State::NodesReady, &ours(), &good[1..], &[]).len(), 1, "none at all");
+        let both = json!({
+            "cryopod.dev/ready": "true", "cryopod.dev/handler-cryopod": "true", "cryopod.dev/handler-cryopod-lxc": "true",
+        });
+        let good = || {
+            vec![
+                node("good", &labels, "True", &["cryopod"]),
+                node("with-lxc", &both, "True", &["cryopod", "cryopod-lxc"]),
+                node("not-ours", &json!({}), "False", &[]),
+            ]
+        };
+        let ask = |nodes| unmet(&asked(State::NodesReady), &Seen { nodes, ..Seen::default() });
+        assert!(ask(good()).is_empty());
+        for (bad, why) in [
+            (
+                node("begun", &json!({"cryopod.dev/ready": "false"}), "True", &["cryopod"]),
+                "setup has not ended",
+            ),
+            (node("down", &labels, "Unknown", &["cryopod"]), "not Ready"),
+            (node("blind", &labels, "True", &["runc"]), "does not see cryopod"),
+        ] {
+            let missing = ask([good(), vec![bad]].concat());
+            assert!(missing.len() == 1 && missing[0].contains(why), "{missing:?}");
+        }
+        assert_eq!(ask(vec![good().remove(2)]).len(), 1, "none at all");
+        let missing = ask(vec![good().remove(0)]);
+        assert!(missing.len() == 1 && missing[0].starts_with("cryopod-lxc: no node"), "{missing:?}");
+    }
+
+    #[test]
+    fn a_node_without_an_agent_is_not_ready_where_agents_are_asked_for() {
+        let labels = json!({"cryopod.dev/ready": "true", "cryopod.dev/handler-cryopod": "true"});
+        let agent = |ready: &str| {
+            serde_json::from_value::<Pod>(json!({
+                "metadata": {"name": "a"}, "spec": {"containers": [], "nodeName": "one"},
+                "status": {"conditions": [{"type": "Ready", "status": ready}]},
+            }))
+            .unwrap()
+        };
+        let mut options = asked(State::NodesReady);
+        options.handlers.truncate(1);
+        options.agents = Some("app.kubernetes.io/component=agent".into());
+        let ask = |ready, names: &[&str]| {
+            let nodes = names.iter().map(|name| node(name, &labels, "True", &["cryopod"])).collect();
+            unmet(&options, &Seen { nodes, pods: vec![agent(ready)], ..Seen::default() })
+        };
+        assert!(ask("True", &["one"]).is_empty());
+        assert_eq!(ask("False", &["one"]), ["one: no agent is ready there"]);
+        assert_eq!(ask("True", &["one", "two"]), ["two: no agent is ready there"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use cryopod_command::{Command, Limits};
 use serde_json::json;
 
 use crate::cache::Cache;
+use crate::cross::{self, Build};
 use crate::deploy::{self, Profile};
 use crate::image::archive;
 use crate::progress::Step;
@@ -38,7 +39,7 @@ pub(crate) struct Options {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
-    Build(#[from] deploy::Error),
+    Build(#[from] cross::Error),
     #[error(transparent)]
     Pack(#[from] image::Error),
     #[error(transparent)]
@@ -60,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
 pub(crate) fn build(profile: Profile, reference: &str, output: &Path) -> Result<PathBuf, Error> {
     let log = Cache::from_env()?.root().join("log/agent-image.log");
     let step = Step::begin("building the programs of the image", None);
-    programs::build(profile)?;
+    programs::build(Build::host(profile)?)?;
     step.done();
     let root = output.join("agent");
     match fs::remove_dir_all(&root) {

@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::image::Image;
 use crate::machine::{Machine, Shape};
 use crate::node::Node;
-use crate::{agent_image, bench, cluster, deb, demo, deploy, docs, exchange, test};
+use crate::{agent_image, bench, cluster, deb, demo, deploy, docs, exchange, krew, test};
 
 /// Everything that is done with this repository besides plain cargo.
 #[derive(Debug, Parser)]
@@ -49,6 +49,8 @@ enum Verb {
     Docs(docs::Options),
     /// The Debian packages.
     Deb(deb::Options),
+    /// The kubectl plugin for krew: archives and manifest.
+    Krew(krew::Options),
     /// The image of the agent's DaemonSet, as an archive.
     AgentImage(agent_image::Options),
     /// A running pod is frozen, deleted and brought back, on a fresh node; ends with `demo: ok`.
@@ -137,6 +139,7 @@ impl Args {
             }
             Verb::Docs(options) => docs::run(&options).map(|()| ExitCode::SUCCESS),
             Verb::Deb(options) => Ok(deb::run(&options).map(|()| ExitCode::SUCCESS)?),
+            Verb::Krew(options) => Ok(krew::run(&options).map(|()| ExitCode::SUCCESS)?),
             Verb::AgentImage(options) => Ok(agent_image::run(&options).map(|()| ExitCode::SUCCESS)?),
             Verb::Demo(options) => demo::run(&options),
             Verb::Bench(options) => bench::run(&options),

@@ -9,6 +9,7 @@
 //! outlive the command, like a node does; `cluster down` ends them.
 
 mod kubelet;
+mod monitoring;
 mod pki;
 mod plane;
 mod scale;
@@ -31,7 +32,8 @@ use crate::{agent_image, image, process, repository};
 /// The image that is installed: of this checkout, whatever its version.
 const IMAGE: &str = "localhost/cryopod-agent:test";
 
-/// Takes away what `node deploy` has put into a node, which puts it there again when it is asked to.
+/// Takes away what `node deploy` has put into a node, which puts it there again when it is asked to, and our handlers from
+/// containerd's main file: the chart's setup has to bring all of it.
 const FORGET_DEPLOYED: &str = "
 for program in cryopod cryopod-agent cryopod-lxc cryopod-init cryopod-lxc-monitor containerd-shim-cryopod-v2 containerd-shim-cryopod-lxc-v2; do
   readlink /usr/local/bin/$program | grep -q ^/usr/local/lib/cryopod/ || rm -f /usr/local/bin/$program
@@ -39,6 +41,11 @@ for program in cryopod cryopod-agent cryopod-lxc cryopod-init cryopod-lxc-monito
 done
 systemctl disable --quiet cryopod-recover 2>/dev/null || true
 rm -f /etc/systemd/system/cryopod-recover.service
+main=/etc/containerd/config.toml
+if grep -q '^# Our side' $main; then
+  cp $main $main.before-cluster
+  sed -i '/^# Our side/,$d' $main
+fi
 ";
 
 /// What `cargo xtask cluster` does.
@@ -46,14 +53,20 @@ rm -f /etc/systemd/system/cryopod-recover.service
 pub(crate) enum Verb {
     /// Start the control plane if it does not run, and make running nodes members of the cluster.
     Up {
-        /// Running nodes (`cargo xtask node up --name …`).
-        #[arg(long = "node", value_name = "NAME", required = true)]
+        /// Running nodes (`cargo xtask node up --name …`); none for the control plane alone.
+        #[arg(long = "node", value_name = "NAME")]
         nodes: Vec<String>,
     },
     /// Build the agent's image, import it on the nodes, and install the chart from this checkout.
     Install {
         /// Members of the cluster.
         #[arg(long = "node", value_name = "NAME", required = true)]
+        nodes: Vec<String>,
+    },
+    /// Start metrics-server, for `kubectl top`, and a Prometheus that scrapes the agents.
+    Monitor {
+        /// Members of the cluster whose agents are scraped.
+        #[arg(long = "node", value_name = "NAME")]
         nodes: Vec<String>,
     },
     /// End the control plane and throw its state away; nodes stay as they are.
@@ -75,12 +88,16 @@ pub(crate) enum Error {
     Ended { program: &'static str, log: PathBuf, said: String },
     #[error("the API server is not ready after {seconds} s; its log: {log}")]
     Late { seconds: u64, log: PathBuf },
+    #[error("{program} does not answer after {seconds} s: {answer}; its log: {log}")]
+    Silent { program: &'static str, seconds: u64, answer: String, log: PathBuf },
+    #[error("the API server does not take the address of metrics-server: {said}")]
+    Register { said: String },
     #[error("node {name} did not become Ready within {seconds} s: {said}")]
     NotReady { name: String, seconds: u64, said: String },
-    #[error("the emulator of node {name} does not forward kubelet's port: {said}")]
-    Forward { name: String, said: String },
     #[error("the agent did not do what is promised, see above")]
     Scale,
+    #[error("the emulator of node {name} does not forward port {port}: {said}")]
+    Forward { name: String, port: u16, said: String },
     #[error("no cluster runs: `cargo xtask cluster up --node NAME`")]
     Down,
     #[error(transparent)]
@@ -106,16 +123,9 @@ fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
 pub(crate) fn run(cache: &Cache, verb: &Verb) -> Result<(), Error> {
     let cluster = Cluster::new(cache);
     match verb {
-        Verb::Up { nodes } => {
-            let nodes: Vec<Node> =
-                nodes.iter().map(|name| Node::find(cache, name)).collect::<Result<_, _>>()?;
-            cluster.up(&nodes)
-        }
-        Verb::Install { nodes } => {
-            let nodes: Vec<Node> =
-                nodes.iter().map(|name| Node::find(cache, name)).collect::<Result<_, _>>()?;
-            cluster.install(&nodes)
-        }
+        Verb::Up { nodes } => cluster.up(&find(cache, nodes)?),
+        Verb::Install { nodes } => cluster.install(&find(cache, nodes)?),
+        Verb::Monitor { nodes } => cluster.monitor(&find(cache, nodes)?),
         Verb::Down => cluster.down(),
         Verb::Scale => scale::run(cache, &cluster.programs()?),
         Verb::Env => {
@@ -125,6 +135,10 @@ pub(crate) fn run(cache: &Cache, verb: &Verb) -> Result<(), Error> {
             Ok(())
         }
     }
+}
+
+fn find(cache: &Cache, names: &[String]) -> Result<Vec<Node>, Error> {
+    Ok(names.iter().map(|name| Node::find(cache, name)).collect::<Result<_, _>>()?)
 }
 
 /// The cluster of this cache.
@@ -196,12 +210,24 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
+    /// `kubectl top` works afterwards, and Prometheus scrapes the agents of the nodes.
+    pub(crate) fn monitor(&self, nodes: &[Node]) -> Result<(), Error> {
+        if !self.dir.join("admin.conf").exists() {
+            return Err(Error::Down);
+        }
+        crate::host::prepare_monitoring(self.cache)?;
+        let metrics_server = Tools::METRICS_SERVER.programs(self.cache)?;
+        let _lock = Lock::take(&self.dir.join(".lock"), "starting or ending the cluster")?;
+        monitoring::start(&self.dir, &self.programs()?, &metrics_server, nodes)
+    }
+
     /// Nothing of it is left on this host.
     pub(crate) fn down(&self) -> Result<(), Error> {
         if !self.dir.exists() {
             return Ok(());
         }
         let lock = Lock::take(&self.dir.join(".lock"), "starting or ending the cluster")?;
+        monitoring::stop(&self.dir);
         plane::stop(&self.dir)?;
         for name in Machine::names(self.cache) {
             if let Ok(node) = Node::find(self.cache, &name) {
@@ -231,11 +257,14 @@ impl<'a> Cluster<'a> {
             symlink(&plugin, &link).map_err(at("link", &link))?;
         }
         let executable = std::env::current_exe().map_err(at("find", Path::new("/proc/self/exe")))?;
-        Ok(vec![
+        let mut env = vec![
             ("KUBECONFIG", admin.display().to_string()),
             ("PATH", format!("{}:{}:{}:{path}", bin.display(), programs.display(), helm.display())),
             ("CRYOPOD_XTASK", executable.display().to_string()),
             ("CRYOPOD_CLUSTER", self.dir.display().to_string()),
-        ])
+            ("CRYOPOD_CHART", repository::root().join("charts/cryopod").display().to_string()),
+        ];
+        env.extend(monitoring::prometheus(&self.dir).map(|url| ("CRYOPOD_PROMETHEUS", url)));
+        Ok(env)
     }
 }

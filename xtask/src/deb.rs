@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cache::Cache;
-use crate::deploy::{self, Profile};
+use crate::cross::{self, Architecture, Build};
+use crate::deploy::Profile;
 use crate::progress::Step;
 use crate::{process, programs, repository};
 
@@ -24,13 +25,19 @@ pub(crate) struct Options {
     /// Build quickly, as for the tests: larger programs.
     #[arg(long)]
     release: bool,
+    /// Build as `cargo test` does: largest and slowest programs, to try a recipe.
+    #[arg(long, conflicts_with = "release")]
+    debug: bool,
+    /// For which processors; without it, this host's.
+    #[arg(long, value_enum, value_name = "ARCH")]
+    arch: Option<Architecture>,
 }
 
 /// Why there is no package.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
-    Build(#[from] deploy::Error),
+    Build(#[from] cross::Error),
     #[error(transparent)]
     Process(#[from] process::Error),
     #[error(transparent)]
@@ -52,49 +59,60 @@ const REVISION: u32 = 1;
 
 /// The verb.
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
-    let profile = if options.release { Profile::Release } else { Profile::Dist };
-    for package in build(profile, &options.output, REVISION)? {
+    let profile = match (options.release, options.debug) {
+        (true, _) => Profile::Release,
+        (_, true) => Profile::Debug,
+        _ => Profile::Dist,
+    };
+    let mut build = Build::host(profile)?;
+    build.architecture = options.arch.unwrap_or(build.architecture);
+    for package in self::build(build, &options.output, REVISION)? {
         println!("{}", package.display());
     }
     Ok(())
 }
 
 /// Builds programs and packages into `output`; the files, in the order of the recipes.
-pub(crate) fn build(profile: Profile, output: &Path, revision: u32) -> Result<Vec<PathBuf>, Error> {
+pub(crate) fn build(build: Build, output: &Path, revision: u32) -> Result<Vec<PathBuf>, Error> {
     let step = Step::begin("building the programs of the packages", None);
-    programs::build(profile)?;
+    programs::build(build)?;
+    // What programs say of themselves, those of another processor cannot say here.
+    let speaker = Build::host(build.profile)?;
+    if speaker != build {
+        speaker.run(&[("cryopod-cli", false)])?;
+    }
     step.done();
     fs::create_dir_all(output).map_err(at(output))?;
     let version = format!("{}-{revision}", env!("CARGO_PKG_VERSION"));
     let mut packages = Vec::new();
     for (name, program) in PACKAGES {
-        if programs::file(profile, program).is_none() {
+        if programs::file(build, program).is_none() {
             crate::progress::say(&format!("{name}: left out, its program is not in this checkout"));
             continue;
         }
-        packages.push(package(name, profile, output, &version)?);
+        packages.push(package(name, build, output, &version)?);
     }
     Ok(packages)
 }
 
-fn package(name: &str, profile: Profile, output: &Path, version: &str) -> Result<PathBuf, Error> {
+fn package(name: &str, build: Build, output: &Path, version: &str) -> Result<PathBuf, Error> {
     let log = Cache::from_env()?.root().join("log/deb.log");
     let step = Step::begin(format!("packing {name} {version}"), None);
     let staging = output.join(format!(".{name}"));
     remove(&staging)?;
     let recipe = repository::root().join("deploy/deb").join(name);
     let root = staging.join("root");
-    tree::fill(&recipe, &root, profile)?;
+    tree::fill(&recipe, &root, build)?;
     tree::documents(name, version, &root)?;
     if name == "cryopod" {
-        tree::manual(&root)?;
+        tree::manual(&speaking(build)?, &root)?;
     }
     let control = root.join("DEBIAN");
     fs::create_dir_all(&control).map_err(at(&control))?;
-    let depends = tree::shared_libraries(&staging, &root)?;
+    let depends = tree::shared_libraries(&staging, &root, build.architecture)?;
     let text = read(&recipe.join("control"))?
         .replace("@VERSION@", version)
-        .replace("@ARCH@", architecture())
+        .replace("@ARCH@", build.architecture.debian())
         .replace("@SIZE@", &tree::kibibytes(&root)?.to_string())
         .replace("@SHLIBS@", &depends);
     write(&control.join("control"), &text, 0o644)?;
@@ -111,10 +129,10 @@ fn package(name: &str, profile: Profile, output: &Path, version: &str) -> Result
         write(&control.join("conffiles"), &configuration, 0o644)?;
     }
     write(&control.join("md5sums"), &tree::checksums(&root, &files)?, 0o644)?;
-    let file = output.join(format!("{name}_{version}_{}.deb", architecture()));
+    let file = output.join(format!("{name}_{version}_{}.deb", build.architecture.debian()));
     let mut command = Command::new("dpkg-deb");
     // What is only tested is not worth minutes of compression.
-    let compression = if profile == Profile::Dist { ["-Zxz", "-z6"] } else { ["-Zgzip", "-z1"] };
+    let compression = if build.profile == Profile::Dist { ["-Zxz", "-z6"] } else { ["-Zgzip", "-z1"] };
     command.arg("--root-owner-group").args(compression).arg("--build").arg(&root).arg(&file);
     command.env("SOURCE_DATE_EPOCH", tree::epoch().to_string());
     process::logged(command, &step, &format!("packing {name}"), &log)?;
@@ -123,13 +141,14 @@ fn package(name: &str, profile: Profile, output: &Path, version: &str) -> Result
     Ok(file)
 }
 
-/// In Debian's words.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
+/// The `cryopod` of this host, which prints the manual.
+fn speaking(build: Build) -> Result<PathBuf, Error> {
+    Ok(Build::host(build.profile)?.file("cryopod", false))
+}
+
+/// When the checkout was committed, so that the same checkout makes the same files.
+pub(crate) fn epoch() -> u64 {
+    tree::epoch()
 }
 
 fn read(path: &Path) -> Result<String, Error> {

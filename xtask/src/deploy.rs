@@ -34,14 +34,23 @@ pub(crate) enum Profile {
     Release,
     /// As it is installed, for figures.
     Dist,
+    /// What `cargo test` has built already; large and slow.
+    Debug,
 }
 
 impl Profile {
-    fn name(self) -> &'static str {
+    /// Cargo's name of it.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Release => "release",
             Self::Dist => "dist",
+            Self::Debug => "dev",
         }
+    }
+
+    /// The folder of what is built with it.
+    pub(crate) fn folder(self) -> &'static str {
+        if self == Self::Debug { "debug" } else { self.name() }
     }
 }
 
@@ -77,9 +86,9 @@ impl Program {
     /// Where cargo puts it, relative to its target folder.
     fn built(&self, profile: Profile) -> PathBuf {
         match (self.example, self.linked) {
-            (Some((example, _)), _) => Path::new(profile.name()).join("examples").join(example),
-            (None, Linked::Dynamically) => Path::new(profile.name()).join(self.name),
-            (None, Linked::Statically) => Path::new(&static_target()).join(profile.name()).join(self.name),
+            (Some((example, _)), _) => Path::new(profile.folder()).join("examples").join(example),
+            (None, Linked::Dynamically) => Path::new(profile.folder()).join(self.name),
+            (None, Linked::Statically) => Path::new(&static_target()).join(profile.folder()).join(self.name),
         }
     }
 }
@@ -152,9 +161,11 @@ fn enable(node: &Node) -> Result<(), Error> {
 /// Builds the programs of these packages, each with its libraries or without.
 pub(crate) fn build(profile: Profile, packages: &[(&'static str, bool)]) -> Result<(), Error> {
     for (linked, statically) in [(Linked::Dynamically, false), (Linked::Statically, true)] {
-        let wanted =
-            packages.iter().filter(|(_, it)| *it == statically).flat_map(|(name, _)| ["--package", name]);
-        cargo(profile, linked, wanted)?;
+        let mut wanted = packages.iter().filter(|(_, it)| *it == statically).peekable();
+        // Without a package cargo would build all of them.
+        if wanted.peek().is_some() {
+            cargo(profile, linked, wanted.flat_map(|(name, _)| ["--package", name]))?;
+        }
     }
     Ok(())
 }
@@ -162,7 +173,7 @@ pub(crate) fn build(profile: Profile, packages: &[(&'static str, bool)]) -> Resu
 /// Where a program is after [`build`].
 pub(crate) fn built(profile: Profile, name: &str, statically: bool) -> PathBuf {
     let folder = if statically { repository::target().join(static_target()) } else { repository::target() };
-    folder.join(profile.name()).join(name)
+    folder.join(profile.folder()).join(name)
 }
 
 /// The host's own target by its name: cargo keeps what is built with other flags apart only where the target is named.

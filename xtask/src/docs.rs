@@ -6,6 +6,8 @@ mod definitions;
 mod generated;
 mod links;
 mod markdown;
+mod picture;
+mod units;
 
 use std::error::Error;
 use std::fs;

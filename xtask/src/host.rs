@@ -120,6 +120,11 @@ pub(crate) fn prepare_cluster(cache: &Cache) -> Result<(), Error> {
     install(cache, &[("etcd", "etcd-server"), ("openssl", "openssl"), ("ip", "iproute2")])
 }
 
+/// Installs what watches a test cluster beside the programs that are built for it.
+pub(crate) fn prepare_monitoring(cache: &Cache) -> Result<(), Error> {
+    install(cache, &[("prometheus", "prometheus"), ("curl", "curl")])
+}
+
 /// Installs the packages of programs that are missing.
 pub(crate) fn install(cache: &Cache, needed: &[(&str, &str)]) -> Result<(), Error> {
     let missing: Vec<&str> =

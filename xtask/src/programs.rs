@@ -1,8 +1,9 @@
 //! The programs that a node gets, and the folder that an installation is put together from: for the packages and for the
 //! agent's image.
 
-use crate::deploy::{self, Profile};
 use std::path::PathBuf;
+
+use crate::cross::{self, Build};
 
 /// A program: its crate, its name, and whether it carries its libraries with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +36,12 @@ pub(crate) fn there() -> impl Iterator<Item = &'static Program> {
 }
 
 /// Builds them.
-pub(crate) fn build(profile: Profile) -> Result<(), deploy::Error> {
+pub(crate) fn build(build: Build) -> Result<(), cross::Error> {
     let packages: Vec<(&'static str, bool)> = there().map(|it| (it.package, it.statically)).collect();
-    deploy::build(profile, &packages)
+    build.run(&packages)
 }
 
 /// The built file of a program.
-pub(crate) fn file(profile: Profile, name: &str) -> Option<PathBuf> {
-    there().find(|it| it.name == name).map(|it| deploy::built(profile, it.name, it.statically))
+pub(crate) fn file(build: Build, name: &str) -> Option<PathBuf> {
+    there().find(|it| it.name == name).map(|it| build.file(it.name, it.statically))
 }

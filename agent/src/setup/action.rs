@@ -63,7 +63,10 @@ pub enum Refusal {
         why: imports::Refused,
     },
     /// It is rendered by somebody else.
-    #[error("{file} does not import {pattern}: this version of the distribution is too old")]
+    #[error(
+        "{file} is not there or does not import {pattern}: the distribution is older than the releases with containerd 2, or \
+         runs with another --data-dir than its usual one, which setup does not know"
+    )]
     NoImport {
         /// Which file.
         file: String,

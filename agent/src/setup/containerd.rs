@@ -46,8 +46,13 @@ pub(super) const UNITS: &[(Kind, &str)] = &[
 ];
 
 impl Choice {
-    /// Whether a unit of that kind is looked for.
-    pub(super) fn allows(self, kind: Kind) -> bool {
+    /// The first unit of the list that is active, of those that are allowed.
+    pub(super) fn find(self, is_active: impl Fn(&str) -> bool) -> Option<Distribution> {
+        let (kind, unit) = UNITS.iter().find(|(kind, unit)| self.allows(*kind) && is_active(unit))?;
+        Some(Distribution { kind: *kind, unit })
+    }
+
+    fn allows(self, kind: Kind) -> bool {
         match self {
             Self::Auto => true,
             Self::Containerd => kind == Kind::Containerd,
@@ -158,7 +163,7 @@ pub(super) fn handlers(dump: &str) -> Result<Vec<String>, String> {
 }
 
 /// Whether a name may be a handler of ours: it becomes part of a file name, a label and a TOML key.
-pub(super) fn is_handler(name: &str) -> bool {
+pub(crate) fn is_handler(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let rest = name.strip_prefix("cryopod");
     name.len() <= 40
@@ -193,6 +198,43 @@ mod tests {
         assert_eq!(text.matches("snapshotter = \"zfs\"").count(), 2);
         assert!(text.contains("runtime_type = \"io.containerd.cryopod-lxc.v2\""));
         assert!(!drop_in(&["cryopod".into()], None, "shim").contains("snapshotter"));
+    }
+
+    #[test]
+    fn what_runs_containerd_is_found_by_the_active_unit() {
+        let find = |choice: Choice, active: &[&str]| {
+            choice.find(|unit| active.contains(&unit)).map(|found| (found.kind, found.unit))
+        };
+        for (choice, active, expected) in [
+            (Choice::Auto, &["containerd.service"][..], Some((Kind::Containerd, "containerd.service"))),
+            (Choice::Auto, &["k3s.service"], Some((Kind::K3s, "k3s.service"))),
+            // A containerd of docker's beside it is not the kubelet's.
+            (
+                Choice::Auto,
+                &["containerd.service", "k3s-agent.service"],
+                Some((Kind::K3s, "k3s-agent.service")),
+            ),
+            (Choice::Auto, &["rke2-agent.service"], Some((Kind::Rke2, "rke2-agent.service"))),
+            // k3s with --container-runtime-endpoint.
+            (
+                Choice::Containerd,
+                &["containerd.service", "k3s.service"],
+                Some((Kind::Containerd, "containerd.service")),
+            ),
+            (Choice::K3s, &["containerd.service"], None),
+            (Choice::Auto, &[], None),
+        ] {
+            assert_eq!(find(choice, active), expected, "{choice:?} {active:?}");
+        }
+    }
+
+    #[test]
+    fn files_of_k3s_are_its_own() {
+        let etc = "/var/lib/rancher/k3s/agent/etc/containerd";
+        assert_eq!(Kind::K3s.drop_in(), format!("{etc}/config-v3.toml.d/cryopod.toml"));
+        assert_eq!(Kind::K3s.pattern(), format!("{etc}/config-v3.toml.d/*.toml"));
+        assert!(!Kind::K3s.main_is_a_file() && !Kind::Rke2.main_is_a_file());
+        assert_eq!(Kind::Rke2.main(), Kind::K3s.main().replace("k3s", "rke2"));
     }
 
     #[test]

@@ -1,29 +1,34 @@
 //! Questions about the node that change nothing: its units, programs, libraries and mounts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use cryopod_command::{Command, Limits};
 use nix::time::{ClockId, clock_gettime};
 
-use super::Error;
-use super::containerd::{self, Choice, Distribution, Kind, UNITS};
+use super::containerd::{self, Kind};
 use super::files::at;
+use super::{Error, bundles};
+use crate::host::{at_work, programs};
 
 /// Programs that only tell something.
 pub(super) const QUESTION: std::time::Duration = std::time::Duration::from_secs(30);
 /// Where programs may be that a service is started with.
 const PATH: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// The first unit of the list that is active.
-pub(super) fn distribution(choice: Choice) -> Option<Distribution> {
-    let active = |unit: &str| {
-        let ask = Command::new("systemctl").args(["is-active", "--quiet", unit]);
-        ask.status(&Limits::within(QUESTION)).is_ok_and(|(status, _)| status.success())
-    };
-    let units = UNITS.iter().filter(|(kind, _)| choice.allows(*kind));
-    units.into_iter().find(|(_, unit)| active(unit)).map(|(kind, unit)| Distribution { kind: *kind, unit })
+/// Handlers with pods; where there are none, programs of ours that run all the same.
+pub(super) fn in_use(kind: Kind) -> BTreeMap<String, BTreeSet<String>> {
+    let bundles = bundles::in_use(Path::new(kind.run()));
+    if !bundles.is_empty() {
+        return bundles;
+    }
+    programs::own_library().map(|library| at_work::programs(&library)).unwrap_or_default()
+}
+
+pub(super) fn is_active(unit: &str) -> bool {
+    let ask = Command::new("systemctl").args(["is-active", "--quiet", unit]);
+    ask.status(&Limits::within(QUESTION)).is_ok_and(|(status, _)| status.success())
 }
 
 pub(super) fn since(unit: &str) -> Option<u64> {

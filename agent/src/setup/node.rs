@@ -11,9 +11,11 @@ use cryopod_command::{Command, Limits};
 use super::cluster::Cluster;
 use super::containerd::{self, Choice, Distribution, Kind};
 use super::files::{MARKER, at, put_back, read, read_state, remove, write, write_state};
-use super::look::{QUESTION, boot, distribution, found, impossible, now_us, others, since, version, zfs};
+use super::look::{
+    QUESTION, boot, found, impossible, in_use, is_active, now_us, others, since, version, zfs,
+};
 use super::observed::Observed;
-use super::{Action, Edge, Error, Options, bundles, labels};
+use super::{Action, Edge, Error, Options, labels};
 use crate::host::programs;
 
 /// Held by whoever changes the node.
@@ -135,7 +137,7 @@ impl Node {
 
 impl Edge for Node {
     fn observe(&mut self) -> Result<Observed, Error> {
-        self.distribution = distribution(self.choice);
+        self.distribution = self.choice.find(is_active);
         let kind = self.kind();
         let drop_in = PathBuf::from(kind.drop_in());
         Ok(Observed {
@@ -146,7 +148,7 @@ impl Edge for Node {
             others: others(&drop_in),
             zfs: zfs(kind),
             impossible: impossible(&self.handlers),
-            in_use: bundles::in_use(Path::new(kind.run())),
+            in_use: in_use(kind),
             state: read_state()?,
             unit_since_us: self.distribution.as_ref().and_then(|it| since(it.unit)),
             boot: boot()?,
@@ -199,8 +201,7 @@ impl Edge for Node {
                 if there.is_empty() { Ok(()) } else { Err(format!("still with {}", there.join(", "))) }
             }),
             Action::StillUnused => {
-                let used = bundles::in_use(Path::new(kind.run()));
-                let names: Vec<String> = used.into_keys().collect();
+                let names: Vec<String> = in_use(kind).into_keys().collect();
                 if names.is_empty() { Ok(()) } else { Err(Error::CameInUse(names.join(", "))) }
             }
             Action::RemovePrograms => match programs::own_library() {

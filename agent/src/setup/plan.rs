@@ -132,8 +132,9 @@ fn remove(wanted: &Wanted, observed: &Observed) -> Result<Vec<Action>, Refusal> 
         }
         if writes || reads {
             actions.push(restart(wanted, distribution));
-            if wanted.cluster && observed.node.is_some() {
-                actions.push(Action::AwaitNoHandlers(wanted.handlers.clone()));
+            let gone = not_by_hand(wanted, observed);
+            if wanted.cluster && observed.node.is_some() && !gone.is_empty() {
+                actions.push(Action::AwaitNoHandlers(gone));
             }
         }
     }
@@ -148,6 +149,13 @@ fn remove(wanted: &Wanted, observed: &Observed) -> Result<Vec<Action>, Refusal> 
         actions.push(Action::Label(node.labels.keys().map(|key| (key.clone(), None)).collect()));
     }
     Ok(actions)
+}
+
+/// Handlers that the main configuration does not have by itself: those that somebody has put there stay when ours go.
+fn not_by_hand(wanted: &Wanted, observed: &Observed) -> Vec<String> {
+    let main = observed.main.as_deref().unwrap_or_default();
+    let by_hand = containerd::handlers(main).unwrap_or_default();
+    wanted.handlers.iter().filter(|name| !by_hand.contains(name)).cloned().collect()
 }
 
 /// The distribution, if drop-ins work there.
@@ -212,12 +220,13 @@ fn incomplete(observed: &Observed) -> bool {
     change.is_some_and(|change| change.at_us.is_none())
 }
 
-/// Handlers that are not wanted any more and still have pods here.
+/// Handlers that are not offered any more, since they are not wanted or cannot work, and still have pods here.
 fn kept(wanted: &Wanted, observed: &Observed) -> Vec<String> {
     let state = observed.state.as_ref();
     let before = state.into_iter().flat_map(|state| &state.handlers);
     before
-        .filter(|name| !wanted.handlers.contains(name) && observed.in_use.contains_key(*name))
+        .filter(|name| !wanted.handlers.contains(name) || observed.impossible.contains_key(*name))
+        .filter(|name| observed.in_use.contains_key(*name))
         .cloned()
         .collect()
 }

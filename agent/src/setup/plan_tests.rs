@@ -317,6 +317,63 @@ fn what_cannot_work_is_refused_before_anything_is_done() {
 }
 
 #[test]
+fn in_k3s_only_the_drop_in_is_written_and_its_own_unit_restarted() {
+    for (kind, unit, folder) in [
+        (Kind::K3s, "k3s.service", "/var/lib/rancher/k3s/agent"),
+        (Kind::K3s, "k3s-agent.service", "/var/lib/rancher/k3s/agent"),
+        (Kind::Rke2, "rke2-server.service", "/var/lib/rancher/rke2/agent"),
+    ] {
+        // As it is rendered at each start: nothing in it may be changed.
+        let main = format!(
+            "version = 3\nimports = [\"{folder}/etc/containerd/config-v3.toml.d/*.toml\"]\nroot = \"{folder}/containerd\"\n"
+        );
+        let seen = Observed { distribution: Some(Distribution { kind, unit }), main: Some(main), ..fresh() };
+        let actions = plan(&wanted(), &seen).unwrap();
+        assert!(!actions.iter().any(|it| matches!(it, Action::WriteMain(_))), "{actions:?}");
+        assert!(
+            actions.iter().any(|it| matches!(it, Action::WriteDropIn(_)))
+                && actions.contains(&Action::Restart(unit))
+        );
+        // The same of the way back.
+        let text = actions.iter().find_map(|it| match it {
+            Action::WriteDropIn(text) => Some(text.clone()),
+            _ => None,
+        });
+        let state = Some(State::new(&wanted().handlers, Main::Left));
+        let actions = plan(&gone(), &Observed { drop_in: text, state, ..seen }).unwrap();
+        assert!(actions.contains(&Action::RemoveDropIn) && actions.contains(&Action::Restart(unit)));
+        assert!(
+            !actions.iter().any(|it| matches!(it, Action::WriteMain(_) | Action::RemoveMain)),
+            "{actions:?}"
+        );
+    }
+}
+
+#[test]
+fn a_handler_that_somebody_configured_by_hand_is_not_waited_away() {
+    let main = "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n\
+                [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.cryopod]\n";
+    let drop_in = Some(format!("{HEAD}\n"));
+    let seen = Observed { main: Some(main.into()), drop_in, ..fresh() };
+    let actions = plan(&gone(), &seen).unwrap();
+    assert!(actions.contains(&Action::AwaitNoHandlers(vec!["cryopod-lxc".into()])), "{actions:?}");
+    let only = Wanted { handlers: vec!["cryopod".into()], ..gone() };
+    let actions = plan(&only, &seen).unwrap();
+    assert!(!actions.iter().any(|it| matches!(it, Action::AwaitNoHandlers(_))), "{actions:?}");
+}
+
+#[test]
+fn a_handler_that_cannot_work_any_more_stays_for_the_pods_that_it_has() {
+    let mut model = Model::new(fresh());
+    go(&mut model, &wanted()).unwrap();
+    model.seen.in_use.insert("cryopod-lxc".into(), BTreeSet::from(["a".to_owned()]));
+    model.seen.impossible.insert("cryopod-lxc".into(), "liblxc.so.1 is missing".into());
+    go(&mut model, &wanted()).unwrap();
+    assert!(model.node().handlers.contains("cryopod-lxc"), "its pods could not be ended otherwise");
+    assert!(!model.node().labels.contains_key("cryopod.dev/handler-cryopod-lxc"), "no new pods");
+}
+
+#[test]
 fn the_snapshotter_is_zfs_where_that_works_or_what_is_asked_for() {
     for (asked, zfs, line) in [
         ("auto", true, Some("snapshotter = \"zfs\"")),

@@ -1,12 +1,16 @@
 //! A real cluster: what an operator and an application's owner do with it, by kubectl.
 //!
-//! Each test makes what it needs and deletes it; the last one looks for what was left over on the node.
+//! Each test makes what it needs and deletes it; `nothing_is_left_over` looks for what is left on the node, and after it the
+//! chart itself is taken away and installed again.
 
 mod asked;
 mod bad;
+mod chart;
+mod dashboard;
 mod life;
 mod rough;
 mod schedules;
+mod top;
 
 use libtest_mimic::Trial;
 
@@ -25,6 +29,8 @@ pub fn suite(full: bool) -> Suite {
         test("some_containers_of_a_pod_are_captured_and_the_others_start_afresh", asked::some_containers),
         test("the_audit_log_names_the_user_that_asked_the_cluster", asked::by_whom),
         test("metrics_tell_what_was_done", life::metrics),
+        test("kubectl_top_shows_what_a_pod_uses", || top::shows("cryopod")),
+        test("kubectl_top_shows_what_a_pod_of_lxc_uses", || top::shows("cryopod-lxc")),
         test("a_schedule_runs_by_hand_and_keeps_what_it_shall", schedules::by_hand),
         test("a_drain_waits_for_the_checkpoint", schedules::drain),
         test("what_cannot_be_captured_says_why", bad::captures),
@@ -43,7 +49,16 @@ pub fn suite(full: bool) -> Suite {
     } else {
         left_out.push("a schedule by the clock, a restart of the API server, kills at random".into());
     }
+    tests.push(test("every_query_of_the_dashboard_has_data", dashboard::every_query_has_data));
     tests.push(test("nothing_is_left_over", nothing_left));
+    tests.push(test("helm_test_passes", chart::helm_test));
+    tests.push(test("uninstall_is_refused_while_a_pod_runs", chart::refused_while_a_pod_runs));
+    if full {
+        tests.push(test("a_dropped_handler_stays_for_the_pod_that_it_has", chart::dropped_handler));
+    } else {
+        left_out.push("an upgrade that drops a handler".into());
+    }
+    tests.push(test("uninstall_puts_the_node_back_and_install_works_again", chart::uninstall_and_install));
     Suite { tests, left_out }
 }
 

@@ -8,9 +8,10 @@ pub fn is_wanted(wanted: &[String], id: &str, name: &str) -> bool {
 /// The first that is wanted and not among these ids and names.
 pub fn missing<'a, 'b>(
     wanted: &'a [String],
-    there: impl Iterator<Item = (&'b str, &'b str)> + Clone,
+    there: impl Iterator<Item = (&'b str, &'b str)>,
 ) -> Option<&'a str> {
-    let is_there = |it: &&String| there.clone().any(|(id, name)| **it == id || **it == name);
+    let there: Vec<_> = there.collect();
+    let is_there = |it: &&String| there.iter().any(|(id, name)| *it == id || *it == name);
     wanted.iter().find(|it| !is_there(it)).map(String::as_str)
 }
 

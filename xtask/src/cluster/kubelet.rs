@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::monitoring::AGENT_PORT;
 use super::{Error, at, pki};
 use crate::cache::Cache;
 use crate::node::Node;
@@ -17,7 +18,8 @@ use crate::process;
 use crate::progress::Step;
 
 const READY: Duration = Duration::from_secs(180);
-const PORT: u16 = 10250;
+/// Ports of the node that this host reaches: kubelet's, for the API server, and the agent's, for Prometheus.
+const PORTS: [u16; 2] = [10250, AGENT_PORT];
 
 /// Makes the node a Ready member; does nothing that is done already.
 pub(super) fn join(cache: &Cache, dir: &Path, programs: &Path, node: &Node, api: u16) -> Result<(), Error> {
@@ -44,7 +46,7 @@ pub(super) fn join(cache: &Cache, dir: &Path, programs: &Path, node: &Node, api:
     write("kubelet.conf", kubeconfig(api))?;
     write("config.yaml", config().to_string())?;
     write("kubelet.service", unit(name, &address))?;
-    write("service-address.nft", service_address(api))?;
+    write("service-address.nft", service_address(api, &address))?;
     node.script("rm -rf /etc/kubernetes.new")?;
     node.copy_in(&files, "/etc/kubernetes.new")?;
     let sum = node.script("cat /usr/local/bin/.kubelet.from 2>/dev/null || true")?;
@@ -73,16 +75,25 @@ systemctl daemon-reload
 systemctl restart kubelet
 ";
 
+/// containerd's main file is again as the node was built with it.
+const LEAVE: &str = "
+systemctl stop kubelet; rm -f /etc/systemd/system/kubelet.service
+main=/etc/containerd/config.toml
+if test -e $main.before-cluster; then mv $main.before-cluster $main; systemctl restart containerd; fi
+";
+
 /// The node is no member any more, and its port not forwarded.
 pub(super) fn leave(cache: &Cache, node: &Node) {
     // A node that is being taken down anyway needs none of it.
-    node.script("systemctl stop kubelet; rm -f /etc/systemd/system/kubelet.service").ok();
-    monitor(cache, node, &format!("hostfwd_remove tcp:{}:{PORT}", node.address())).ok();
+    node.script(LEAVE).ok();
+    for port in PORTS {
+        monitor(cache, node, &format!("hostfwd_remove tcp:{}:{port}", node.address())).ok();
+    }
     let address = node.address();
     Command::new("ip").args(["route", "del", "local", &address, "dev", "lo", "table", "local"]).output().ok();
 }
 
-/// The API server reaches kubelet at the node's own address, which this host takes for its own.
+/// This host reaches kubelet and agent at the node's own address, which this host takes for its own.
 fn forward(cache: &Cache, dir: &Path, node: &Node, step: &Step) -> Result<(), Error> {
     let (address, log) = (node.address(), dir.join("log/forward"));
     let mut command = Command::new("ip");
@@ -91,13 +102,12 @@ fn forward(cache: &Cache, dir: &Path, node: &Node, step: &Step) -> Result<(), Er
     command.args(["route", "replace", "local", &address, "dev", "lo", "table", "local", "src", "127.0.0.1"]);
     process::logged(command, step, "making the node's address one of this host", &log)?;
     let said = monitor(cache, node, "info usernet").map_err(at("ask", &dir.join("log")))?;
-    if said.contains(&format!("{address} {PORT}")) {
-        return Ok(());
-    }
-    let said = monitor(cache, node, &format!("hostfwd_add tcp:{address}:{PORT}-:{PORT}"))
-        .map_err(at("ask", &dir.join("log")))?;
-    if said.contains("ould not") || said.contains("rror") {
-        return Err(Error::Forward { name: node.name().to_owned(), said });
+    for port in PORTS.into_iter().filter(|port| !said.contains(&format!("{address} {port}"))) {
+        let said = monitor(cache, node, &format!("hostfwd_add tcp:{address}:{port}-:{port}"))
+            .map_err(at("ask", &dir.join("log")))?;
+        if said.contains("ould not") || said.contains("rror") {
+            return Err(Error::Forward { name: node.name().to_owned(), port, said });
+        }
     }
     Ok(())
 }
@@ -171,12 +181,14 @@ fn unit(name: &str, address: &str) -> String {
     )
 }
 
-/// There is no kube-proxy: this is all that it would do for the one service that the tests need.
-fn service_address(api: u16) -> String {
+/// There is no kube-proxy: this is all that it would do for the one service that the tests need. What the emulator forwards
+/// arrives at another address of the node than that which the agent listens on.
+fn service_address(api: u16, address: &str) -> String {
     format!(
         "table ip cryopod-test-cluster\ndelete table ip cryopod-test-cluster\ntable ip cryopod-test-cluster {{\n\
          chain out {{ type nat hook output priority -100; ip daddr 10.96.0.1 tcp dport 443 dnat to 10.0.2.2:{api}; }}\n\
-         chain pre {{ type nat hook prerouting priority -100; ip daddr 10.96.0.1 tcp dport 443 dnat to 10.0.2.2:{api}; }}\n}}\n"
+         chain pre {{ type nat hook prerouting priority -100; ip daddr 10.96.0.1 tcp dport 443 dnat to 10.0.2.2:{api};\n\
+         ip saddr 10.0.2.2 tcp dport {AGENT_PORT} dnat to {address}:{AGENT_PORT}; }}\n}}\n"
     )
 }
 

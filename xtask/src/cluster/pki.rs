@@ -38,6 +38,7 @@ pub(super) fn ensure(dir: &Path, step: &Step) -> Result<(), Error> {
     let server = "IP:127.0.0.1,IP:10.0.2.2,IP:10.96.0.1,DNS:localhost,DNS:kubernetes.default.svc";
     certificate(&pki, &log, step, "apiserver", "/CN=kube-apiserver", server)?;
     certificate(&pki, &log, step, "admin", "/O=system:masters/CN=admin", "DNS:admin")?;
+    certificate(&pki, &log, step, "front-proxy", "/CN=front-proxy", "DNS:front-proxy")?;
     for name in ["kube-controller-manager", "kube-scheduler"] {
         certificate(&pki, &log, step, name, &format!("/CN=system:{name}"), &format!("DNS:{name}"))?;
     }

@@ -1,7 +1,7 @@
 //! etcd, API server, controller manager and scheduler as processes of this host.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ fn start_parts(dir: &Path, programs: &Path, parts: &[&'static str]) -> Result<u1
     }
     pki::kubeconfig(&server, &pki, "admin", &dir.join("admin.conf"))?;
     for &part in parts {
-        launch(dir, programs, part, ports)?;
+        launch(dir, programs, part, &arguments(dir, part, ports))?;
         if part == "kube-apiserver" {
             ready(dir, programs, &step)?;
         }
@@ -73,19 +73,21 @@ fn ports(dir: &Path) -> Result<Ports, Error> {
     {
         return Ok(ports);
     }
-    // All at once, so that they differ.
-    let free = || TcpListener::bind(("127.0.0.1", 0)).map_err(at("find a free port for", &path));
-    let listeners = [free()?, free()?, free()?];
-    let number = |listener: &TcpListener| {
-        listener.local_addr().map(|address| address.port()).map_err(at("find a free port for", &path))
-    };
-    let ports = Ports {
-        api: number(&listeners[0])?,
-        etcd: number(&listeners[1])?,
-        etcd_peer: number(&listeners[2])?,
-    };
+    let [api, etcd, etcd_peer] = free_ports().map_err(at("find a free port for", &path))?;
+    let ports = Ports { api, etcd, etcd_peer };
     let text = serde_json::to_string(&ports).unwrap_or_default();
     fs::write(&path, text).map_err(at("write", &path))?;
+    Ok(ports)
+}
+
+/// Ports of this host that nobody listens on, all found at once, so that they differ.
+pub(super) fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
+    let listeners: Vec<TcpListener> =
+        (0..N).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
     Ok(ports)
 }
 
@@ -120,6 +122,14 @@ fn arguments(dir: &Path, part: &str, ports: Ports) -> Vec<String> {
             format!("--kubelet-client-certificate={}", pki("admin.crt")),
             format!("--kubelet-client-key={}", pki("admin.key")),
             "--kubelet-preferred-address-types=InternalIP".to_owned(),
+            // For aggregated APIs: how it tells them who asks.
+            format!("--proxy-client-cert-file={}", pki("front-proxy.crt")),
+            format!("--proxy-client-key-file={}", pki("front-proxy.key")),
+            format!("--requestheader-client-ca-file={}", pki("ca.crt")),
+            "--requestheader-allowed-names=front-proxy".to_owned(),
+            "--requestheader-username-headers=X-Remote-User".to_owned(),
+            "--requestheader-group-headers=X-Remote-Group".to_owned(),
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
         ],
         "kube-controller-manager" => vec![
             format!("--kubeconfig={config}"),
@@ -141,7 +151,14 @@ fn arguments(dir: &Path, part: &str, ports: Ports) -> Vec<String> {
     }
 }
 
-fn launch(dir: &Path, programs: &Path, part: &'static str, ports: Ports) -> Result<(), Error> {
+/// Starts a part of the cluster as a process of its own, unless it runs. A program that is not in `programs` is one of
+/// this host.
+pub(super) fn launch(
+    dir: &Path,
+    programs: &Path,
+    part: &'static str,
+    arguments: &[String],
+) -> Result<(), Error> {
     if running(dir, part).is_some() {
         return Ok(());
     }
@@ -151,7 +168,7 @@ fn launch(dir: &Path, programs: &Path, part: &'static str, ports: Ports) -> Resu
     let built = programs.join(part);
     let program = if built.exists() { built } else { PathBuf::from(part) };
     let mut command = Command::new(program);
-    command.args(arguments(dir, part, ports)).current_dir(dir);
+    command.args(arguments).current_dir(dir);
     // A group of its own: it outlives this command, and the terminal's Ctrl-C is not meant for it.
     command.process_group(0).stdin(Stdio::null()).stdout(file).stderr(again);
     let child = command.spawn().map_err(|source| Error::Start { program: part, source })?;
@@ -162,14 +179,15 @@ fn launch(dir: &Path, programs: &Path, part: &'static str, ports: Ports) -> Resu
 }
 
 /// The process of a part, if it is still that one.
-fn running(dir: &Path, part: &str) -> Option<Pid> {
+pub(super) fn running(dir: &Path, part: &str) -> Option<Pid> {
     let note = fs::read_to_string(dir.join("run").join(part)).ok()?;
     let (pid, started) = note.trim().split_once(' ')?;
     let pid: i32 = pid.parse().ok()?;
     (process_start(pid)?.to_string() == started).then(|| Pid::from_raw(pid))
 }
 
-fn log(dir: &Path, part: &str) -> PathBuf {
+/// What a part says.
+pub(super) fn log(dir: &Path, part: &str) -> PathBuf {
     dir.join("log").join(part)
 }
 
@@ -195,8 +213,9 @@ fn ready(dir: &Path, programs: &Path, step: &Step) -> Result<(), Error> {
     }
 }
 
-fn tail(path: &Path) -> String {
-    let read = || -> std::io::Result<String> {
+/// The end of a log.
+pub(super) fn tail(path: &Path) -> String {
+    let read = || -> io::Result<String> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(2000)))?;
@@ -210,16 +229,16 @@ fn tail(path: &Path) -> String {
 /// Ends all parts, the last started first.
 pub(super) fn stop(dir: &Path) -> Result<(), Error> {
     for part in PARTS.iter().rev() {
-        end(dir, part, Signal::SIGTERM);
+        end(dir, part);
     }
     Ok(())
 }
 
-/// Ends one part; a process that does not go is killed.
-fn end(dir: &Path, part: &str, signal: Signal) {
+/// Ends one part by SIGTERM; a process that does not go is killed.
+pub(super) fn end(dir: &Path, part: &str) {
     let late = Instant::now() + ENDS;
     while let Some(pid) = running(dir, part) {
-        let signal = if Instant::now() > late { Signal::SIGKILL } else { signal };
+        let signal = if Instant::now() > late { Signal::SIGKILL } else { Signal::SIGTERM };
         // Gone in between is what is wanted.
         kill(pid, signal).ok();
         // Our own child, if this command has started it.

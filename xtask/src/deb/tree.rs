@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cryopod_command::{Command, Limits};
 
 use super::{Error, at, read, write};
-use crate::deploy::Profile;
+use crate::cross::{Architecture, Build};
 use crate::{programs, repository};
 
 /// Where packages have their programs; the repository's own files name the folder for installations by hand.
@@ -23,7 +23,7 @@ struct Line<'a> {
 }
 
 /// Fills `root` by the recipe's lines.
-pub(super) fn fill(recipe: &Path, root: &Path, profile: Profile) -> Result<(), Error> {
+pub(super) fn fill(recipe: &Path, root: &Path, build: Build) -> Result<(), Error> {
     let list = recipe.join("install");
     for (number, line) in lines(&read(&list)?) {
         let wrong = |why: String| Error::Recipe { recipe: list.clone(), line: number, why };
@@ -34,11 +34,12 @@ pub(super) fn fill(recipe: &Path, root: &Path, profile: Profile) -> Result<(), E
         match (line.source.strip_prefix('@'), line.source.strip_prefix('-'), line.mode) {
             (_, Some(target), "link") => symlink(target, &destination).map_err(at(&destination))?,
             (Some(program), _, _) => {
-                let built = programs::file(profile, program);
+                let built = programs::file(build, program);
                 let built = built.ok_or_else(|| wrong(format!("no program {program}")))?;
                 fs::copy(&built, &destination).map_err(at(&built))?;
                 // Without the table of names; the profile has left debug information out already.
-                let strip = Command::new("strip").args(["--strip-unneeded", "-R", ".comment", "-R", ".note"]);
+                let strip =
+                    Command::new(build.strip()).args(["--strip-unneeded", "-R", ".comment", "-R", ".note"]);
                 strip.arg(&destination).run(&Limits::none())?;
                 mode(&destination, 0o755)?;
             }
@@ -73,11 +74,10 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, Option<Line<'_>>)> {
 }
 
 /// Manual pages and completions, which the command makes of itself.
-pub(super) fn manual(root: &Path) -> Result<(), Error> {
-    let cryopod = root.join("usr/bin/cryopod");
+pub(super) fn manual(cryopod: &Path, root: &Path) -> Result<(), Error> {
     let pages = root.join("usr/share/man/man1");
     fs::create_dir_all(&pages).map_err(at(&pages))?;
-    Command::new(&cryopod).args(["man", "--dir"]).arg(&pages).run(&Limits::none())?;
+    Command::new(cryopod).args(["man", "--dir"]).arg(&pages).run(&Limits::none())?;
     for page in fs::read_dir(&pages).map_err(at(&pages))?.flatten() {
         mode(&page.path(), 0o644)?;
         gzip(&page.path())?;
@@ -90,7 +90,7 @@ pub(super) fn manual(root: &Path) -> Result<(), Error> {
         let path = root.join(path);
         let parent = path.parent().unwrap_or(root);
         fs::create_dir_all(parent).map_err(at(parent))?;
-        let script = Command::new(&cryopod).args(["completions", shell]).run(&Limits::none())?;
+        let script = Command::new(cryopod).args(["completions", shell]).run(&Limits::none())?;
         write(&path, &String::from_utf8_lossy(&script.stdout), 0o644)?;
     }
     Ok(())
@@ -126,13 +126,18 @@ pub(super) fn documents(name: &str, version: &str, root: &Path) -> Result<(), Er
 }
 
 /// `libc6 (>= …), libgcc-s1 (>= …)`: which libraries the dynamic programs need, by dpkg's own tables.
-pub(super) fn shared_libraries(staging: &Path, root: &Path) -> Result<String, Error> {
+pub(super) fn shared_libraries(
+    staging: &Path,
+    root: &Path,
+    architecture: Architecture,
+) -> Result<String, Error> {
     let debian = staging.join("debian");
     fs::create_dir_all(&debian).map_err(at(&debian))?;
     write(&debian.join("control"), "Source: cryopod\n\nPackage: cryopod\nArchitecture: any\n", 0o644)?;
     let programs = root.join("usr/bin");
     let root = fs::canonicalize(root).map_err(at(root))?;
     let mut command = Command::new("dpkg-shlibdeps").args(["-O", "--warnings=0"]).current_dir(staging);
+    command = command.env("DEB_HOST_ARCH", architecture.debian());
     for entry in fs::read_dir(&programs).map_err(at(&programs))?.flatten() {
         let path = root.join("usr/bin").join(entry.file_name());
         // A static program has no interpreter, and dpkg-shlibdeps refuses it.

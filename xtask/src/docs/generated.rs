@@ -10,6 +10,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::definitions::{self, Definition};
+use super::picture;
 use crate::stream;
 
 const NOTE: &str = "<!-- Written by `cargo xtask docs --write` from the code; changes belong there. -->\n";
@@ -25,12 +26,14 @@ pub(super) fn pages(root: &Path, until: Instant) -> Result<Vec<(String, String)>
         let text = fs::read_to_string(root.join(source)).map_err(|error| format!("{source}: {error}"))?;
         types.extend(definitions::parse(&text));
     }
-    Ok(vec![
+    let mut pages = vec![
         ("docs/reference/config.md".into(), config(&reference["config"], &types)?),
         ("docs/reference/refusals.md".into(), refusals(&reference["refusals"])?),
         ("docs/reference/faults.md".into(), faults(&reference["faults"])?),
         ("docs/reference/objects.md".into(), objects(root, until)?),
-    ])
+    ];
+    pages.extend(picture::file(root)?);
+    Ok(pages)
 }
 
 /// The objects in a cluster, as the agent describes them.

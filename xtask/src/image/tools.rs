@@ -66,6 +66,9 @@ impl Tools {
         tests: &[],
     };
 
+    /// What `kubectl top` asks.
+    pub(crate) const METRICS_SERVER: Self = Self::on_host("metrics-server");
+
     /// A containerd with the bootstrap of shims as it was before 2.3; nodes get it on demand.
     pub(crate) const OLDER_CONTAINERD: Self = Self {
         name: "containerd-2.2",

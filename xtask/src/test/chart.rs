@@ -4,6 +4,7 @@
 
 mod queries;
 mod schemas;
+mod snapshots;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -147,6 +148,10 @@ impl Bench {
                 && let Ok(text) = &text
             {
                 check(&format!("{name}: only what works on the node is privileged"), privileges(text));
+                if snapshots::wanted(&name) {
+                    let result = snapshots::compare(&self.root, &name, text);
+                    check(&format!("{name}: the life of a node is as it was looked at"), result);
+                }
             }
             if values.is_none()
                 && let Ok(text) = &text

@@ -85,7 +85,9 @@ impl<'a> Inside<'a> {
         };
         let cluster = Cluster::new(self.cache);
         let nodes = [node];
-        let made = cluster.up(&nodes).and_then(|()| cluster.install(&nodes)).and_then(|()| cluster.env());
+        let made =
+            cluster.up(&nodes).and_then(|()| cluster.install(&nodes)).and_then(|()| cluster.monitor(&nodes));
+        let made = made.and_then(|()| cluster.env());
         let outcome = match made {
             Ok(env) => outside(suite.name, nodes[0].name(), env, wish),
             Err(error) => Outcome::broken(format!("no cluster to run it on: {}", report::chain(&error))),

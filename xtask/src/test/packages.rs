@@ -1,7 +1,8 @@
-//! The suite `packages`, on this host: the Debian packages are built as the other suites build (`release`), lintian finds
-//! nothing, they have what they should, and their life – install, upgrade, remove, purge – goes by in a tree of Debian that
-//! nothing runs in but dpkg.
+//! The suite `packages`, on this host: the Debian packages are built of what `cargo test` has built already (what is in a
+//! package does not depend on how its programs were optimised), lintian finds nothing, they have what they should, and their
+//! life – install, upgrade, remove, purge – goes by in a tree of Debian that nothing runs in but dpkg. The manifest for krew too.
 
+mod krew;
 mod life;
 
 use std::fs;
@@ -12,6 +13,7 @@ use cryopod_command::{Command, Limits};
 
 use super::outcome::Outcome;
 use crate::cache::Cache;
+use crate::cross::Build;
 use crate::deploy::Profile;
 use crate::{deb, host, report, repository};
 
@@ -82,7 +84,8 @@ fn all(limits: &Limits, check: &mut Check<'_>) -> Result<(), String> {
     let cache = Cache::from_env().map_err(|error| said(&error))?;
     host::install(&cache, PACKAGES).map_err(|error| said(&error))?;
     let work = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let packages = deb::build(Profile::Release, work.path(), 1).map_err(|error| said(&error))?;
+    let build = Build::host(Profile::Debug).map_err(|error| said(&error))?;
+    let packages = deb::build(build, work.path(), 1).map_err(|error| said(&error))?;
     for package in &packages {
         let name = name(package);
         let lintian =
@@ -92,9 +95,10 @@ fn all(limits: &Limits, check: &mut Check<'_>) -> Result<(), String> {
         check(&format!("{name}: contents"), contents(&name, package, limits));
     }
     units(&repository::root(), limits, check);
-    manual(&repository::root(), limits, check);
+    manual(&repository::root(), build, limits, check);
+    krew::checks(build, work.path(), limits, check);
     let later = work.path().join("later");
-    let next = deb::build(Profile::Release, &later, 2).map_err(|error| said(&error))?;
+    let next = deb::build(build, &later, 2).map_err(|error| said(&error))?;
     life::checks(&cache, work.path(), &packages, &next, limits, check)
 }
 
@@ -134,10 +138,10 @@ fn units(root: &Path, limits: &Limits, check: &mut Check<'_>) {
 }
 
 /// Verbs and options of the agent are in its manual page, which is written by hand.
-fn manual(root: &Path, limits: &Limits, check: &mut Check<'_>) {
+fn manual(root: &Path, build: Build, limits: &Limits, check: &mut Check<'_>) {
     let page = fs::read_to_string(root.join("deploy/man/cryopod-agent.8")).unwrap_or_default();
-    let agent = crate::programs::file(Profile::Release, "cryopod-agent")
-        .unwrap_or_else(|| PathBuf::from("cryopod-agent"));
+    let agent =
+        crate::programs::file(build, "cryopod-agent").unwrap_or_else(|| PathBuf::from("cryopod-agent"));
     let help = |arguments: &[&str]| {
         let output = Command::new(&agent).args(arguments).arg("--help").run(limits);
         output

@@ -69,9 +69,9 @@ pub(super) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "packages",
-        about: "Debian packages: lintian, contents, install, upgrade, remove and purge; the units' exposure",
+        about: "Debian packages: lintian, contents, install, upgrade, remove and purge; the units' exposure; krew",
         place: Place::Packages,
-        only_full: true,
+        only_full: false,
         budget: minutes(25),
     },
     Suite {
@@ -160,7 +160,7 @@ pub(super) const SUITES: &[Suite] = &[
         about: "a cluster with kubelet and chart: checkpoints, restores, clones, schedules and drains by kubectl; kills",
         place: Place::Cluster,
         only_full: true,
-        budget: minutes(25),
+        budget: minutes(45),
     },
 ];
 
