@@ -12,54 +12,52 @@ mod rough;
 mod schedules;
 mod top;
 
-use libtest_mimic::Trial;
-
 use crate::kube;
 use crate::suite::{Failure, Suite, ensure, test};
 
-/// The tests; `full` adds those that wait for minutes.
+type Body = fn() -> Result<(), Failure>;
+
+/// In their order: name, whether every run has it, what it does.
+const CASES: &[(&str, bool, Body)] = &[
+    ("the_cluster_is_fit_for_it", true, life::doctor),
+    ("a_pod_is_captured_deleted_and_goes_on_under_its_name", true, || life::round_trip("cryopod")),
+    ("a_pod_of_lxc_is_captured_deleted_and_goes_on", false, || life::round_trip("cryopod-lxc")),
+    ("three_clones_go_on_from_the_same_number", false, life::clones),
+    ("an_ordinary_pod_with_the_annotation_goes_on", false, life::by_annotation),
+    ("kubelets_own_endpoint_makes_an_archive_and_a_checkpoint", false, life::kubelet_endpoint),
+    ("some_containers_of_a_pod_are_captured_and_the_others_start_afresh", false, asked::some_containers),
+    ("the_audit_log_names_the_user_that_asked_the_cluster", false, asked::by_whom),
+    ("metrics_tell_what_was_done", false, life::metrics),
+    ("kubectl_top_shows_what_a_pod_uses", false, || top::shows("cryopod")),
+    ("kubectl_top_shows_what_a_pod_of_lxc_uses", false, || top::shows("cryopod-lxc")),
+    ("a_schedule_runs_by_hand_and_keeps_what_it_shall", false, schedules::by_hand),
+    ("a_schedule_fires_by_the_clock", false, schedules::by_the_clock),
+    ("a_drain_waits_for_the_checkpoint", false, schedules::drain),
+    ("what_cannot_be_captured_says_why", true, bad::captures),
+    ("what_cannot_be_restored_says_why", false, bad::restores),
+    ("an_agent_that_is_killed_finishes_what_it_began", false, rough::agent_killed),
+    (
+        "a_checkpoint_that_is_deleted_while_it_is_taken_leaves_the_pod_running",
+        false,
+        rough::deleted_meanwhile,
+    ),
+    ("the_api_server_may_go_away_and_come_back", false, rough::api_server),
+    ("agents_killed_at_random_lose_nothing", false, rough::random_kills),
+    ("every_query_of_the_dashboard_has_data", false, dashboard::every_query_has_data),
+    ("nothing_is_left_over", true, nothing_left),
+    ("helm_test_passes", false, chart::helm_test),
+    ("uninstall_is_refused_while_a_pod_runs", false, chart::refused_while_a_pod_runs),
+    ("a_dropped_handler_stays_for_the_pod_that_it_has", false, chart::dropped_handler),
+    ("uninstall_puts_the_node_back_and_install_works_again", false, chart::uninstall_and_install),
+];
+
+/// The tests; each of them waits for pods, so a run without `full` has a few of them.
 pub fn suite(full: bool) -> Suite {
-    let mut tests: Vec<Trial> = vec![
-        test("the_cluster_is_fit_for_it", life::doctor),
-        test("a_pod_is_captured_deleted_and_goes_on_under_its_name", || life::round_trip("cryopod")),
-        test("a_pod_of_lxc_is_captured_deleted_and_goes_on", || life::round_trip("cryopod-lxc")),
-        test("three_clones_go_on_from_the_same_number", life::clones),
-        test("an_ordinary_pod_with_the_annotation_goes_on", life::by_annotation),
-        test("kubelets_own_endpoint_makes_an_archive_and_a_checkpoint", life::kubelet_endpoint),
-        test("some_containers_of_a_pod_are_captured_and_the_others_start_afresh", asked::some_containers),
-        test("the_audit_log_names_the_user_that_asked_the_cluster", asked::by_whom),
-        test("metrics_tell_what_was_done", life::metrics),
-        test("kubectl_top_shows_what_a_pod_uses", || top::shows("cryopod")),
-        test("kubectl_top_shows_what_a_pod_of_lxc_uses", || top::shows("cryopod-lxc")),
-        test("a_schedule_runs_by_hand_and_keeps_what_it_shall", schedules::by_hand),
-        test("a_drain_waits_for_the_checkpoint", schedules::drain),
-        test("what_cannot_be_captured_says_why", bad::captures),
-        test("what_cannot_be_restored_says_why", bad::restores),
-        test("an_agent_that_is_killed_finishes_what_it_began", rough::agent_killed),
-        test(
-            "a_checkpoint_that_is_deleted_while_it_is_taken_leaves_the_pod_running",
-            rough::deleted_meanwhile,
-        ),
-    ];
-    let mut left_out = Vec::new();
-    if full {
-        tests.push(test("a_schedule_fires_by_the_clock", schedules::by_the_clock));
-        tests.push(test("the_api_server_may_go_away_and_come_back", rough::api_server));
-        tests.push(test("agents_killed_at_random_lose_nothing", rough::random_kills));
-    } else {
-        left_out.push("a schedule by the clock, a restart of the API server, kills at random".into());
+    let (chosen, rest): (Vec<_>, Vec<_>) = CASES.iter().copied().partition(|(_, always, _)| full || *always);
+    Suite {
+        tests: chosen.into_iter().map(|(name, _, body)| test(name, body)).collect(),
+        left_out: rest.into_iter().map(|(name, ..)| format!("kube {name}")).collect(),
     }
-    tests.push(test("every_query_of_the_dashboard_has_data", dashboard::every_query_has_data));
-    tests.push(test("nothing_is_left_over", nothing_left));
-    tests.push(test("helm_test_passes", chart::helm_test));
-    tests.push(test("uninstall_is_refused_while_a_pod_runs", chart::refused_while_a_pod_runs));
-    if full {
-        tests.push(test("a_dropped_handler_stays_for_the_pod_that_it_has", chart::dropped_handler));
-    } else {
-        left_out.push("an upgrade that drops a handler".into());
-    }
-    tests.push(test("uninstall_puts_the_node_back_and_install_works_again", chart::uninstall_and_install));
-    Suite { tests, left_out }
 }
 
 /// After all of it, neither the cluster nor the node has anything of ours.

@@ -159,7 +159,7 @@ pub(super) const SUITES: &[Suite] = &[
         name: "kube",
         about: "a cluster with kubelet and chart: checkpoints, restores, clones, schedules and drains by kubectl; kills",
         place: Place::Cluster,
-        only_full: true,
+        only_full: false,
         budget: minutes(45),
     },
 ];
