@@ -72,7 +72,7 @@ impl Architecture {
     }
 
     /// What the names of the cross tools begin with.
-    fn triplet(self) -> String {
+    pub(crate) fn triplet(self) -> String {
         format!("{}-linux-gnu", self.machine())
     }
 }

@@ -367,7 +367,7 @@ fn a_handler_that_cannot_work_any_more_stays_for_the_pods_that_it_has() {
     let mut model = Model::new(fresh());
     go(&mut model, &wanted()).unwrap();
     model.seen.in_use.insert("cryopod-lxc".into(), BTreeSet::from(["a".to_owned()]));
-    model.seen.impossible.insert("cryopod-lxc".into(), "liblxc.so.1 is missing".into());
+    model.seen.impossible.insert("cryopod-lxc".into(), "libseccomp.so.2 is missing".into());
     go(&mut model, &wanted()).unwrap();
     assert!(model.node().handlers.contains("cryopod-lxc"), "its pods could not be ended otherwise");
     assert!(!model.node().labels.contains_key("cryopod.dev/handler-cryopod-lxc"), "no new pods");

@@ -138,6 +138,8 @@ pub(super) fn shared_libraries(
     let root = fs::canonicalize(root).map_err(at(root))?;
     let mut command = Command::new("dpkg-shlibdeps").args(["-O", "--warnings=0"]).current_dir(staging);
     command = command.env("DEB_HOST_ARCH", architecture.debian());
+    // Where the cross compiler's libraries are; there is nothing on a host of that architecture.
+    command = command.arg(format!("-l/usr/{}/lib", architecture.triplet()));
     for entry in fs::read_dir(&programs).map_err(at(&programs))?.flatten() {
         let path = root.join("usr/bin").join(entry.file_name());
         // A static program has no interpreter, and dpkg-shlibdeps refuses it.
@@ -149,7 +151,14 @@ pub(super) fn shared_libraries(
     }
     let output = command.run(&Limits::none())?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(text.lines().find_map(|line| line.strip_prefix("shlibs:Depends=")).unwrap_or_default().to_owned())
+    let depends = text.lines().find_map(|line| line.strip_prefix("shlibs:Depends=")).unwrap_or_default();
+    Ok(native(depends, architecture))
+}
+
+/// The libraries by the names that they have where the package is installed, not by those of the cross compiler's packages.
+fn native(depends: &str, architecture: Architecture) -> String {
+    let name = architecture.debian();
+    depends.replace(&format!("-{name}-cross"), "").replace(&format!(":{name}"), "")
 }
 
 /// Files and links below `root`, without DEBIAN, sorted.
@@ -207,6 +216,14 @@ fn mode(path: &Path, bits: u32) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_of_the_cross_compiler_are_those_of_the_node() {
+        let depends = "libc6:arm64 (>= 2.36), libgcc-s1-arm64-cross (>= 4.2)";
+        assert_eq!(native(depends, Architecture::Arm64), "libc6 (>= 2.36), libgcc-s1 (>= 4.2)");
+        let own = "libc6 (>= 2.34), libgcc-s1 (>= 4.2)";
+        assert_eq!(native(own, Architecture::Amd64), own);
+    }
 
     #[test]
     fn a_recipe_is_read_line_by_line_and_a_strange_one_is_named() {
