@@ -17,8 +17,7 @@ pub(super) fn shown(value: f64, unit: &str) -> String {
         "bytes" => scaled(BYTES, "B"),
         "s" => scaled(SECONDS, "s"),
         "percentunit" => format!("{} %", number(value * 100.0)),
-        "ops" => format!("{}/s", number(value)),
-        "eps" => format!("{} events/s", number(value)),
+        "ops" | "eps" => format!("{}/s", number(value)),
         _ => number(value),
     }
 }
