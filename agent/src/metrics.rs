@@ -1,6 +1,7 @@
 //! What the agent counts itself.
 
 mod histogram;
+mod operations;
 pub mod scrape;
 mod text;
 
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 
 use crate::node::Stored;
 use histogram::Histogram;
+use operations::Operations;
 pub use text::Text;
 
 /// Seconds; a freeze is tens of milliseconds to some seconds.
@@ -37,8 +39,7 @@ pub struct Metrics(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// By operation (`checkpoint`, `restore`), result and reason.
-    operations: BTreeMap<(&'static str, &'static str, String), u64>,
+    operations: Operations,
     checkpoint_seconds: Histogram,
     freeze_seconds: Histogram,
     checkpoint_bytes: Histogram,
@@ -58,7 +59,7 @@ struct Inner {
 impl Default for Metrics {
     fn default() -> Self {
         Self(Mutex::new(Inner {
-            operations: BTreeMap::new(),
+            operations: Operations::default(),
             checkpoint_seconds: Histogram::new(OPERATION),
             freeze_seconds: Histogram::new(FREEZE),
             checkpoint_bytes: Histogram::new(SIZE),
@@ -96,7 +97,7 @@ impl Metrics {
     /// A checkpoint was committed.
     pub fn captured(&self, stored: &Stored) {
         self.with(|inner| {
-            *inner.operations.entry(("checkpoint", "success", String::new())).or_default() += 1;
+            inner.operations.succeeded("checkpoint", Instant::now());
             inner.checkpoint_seconds.observe(stored.total.as_secs_f64());
             inner.freeze_seconds.observe(stored.freeze.as_secs_f64());
             for frozen in &stored.criu_frozen {
@@ -111,24 +112,20 @@ impl Metrics {
 
     /// A checkpoint was not taken.
     pub fn capture_failed(&self, reason: &str) {
-        self.with(|inner| {
-            *inner.operations.entry(("checkpoint", "failure", reason.to_owned())).or_default() += 1;
-        });
+        self.with(|inner| inner.operations.failed("checkpoint", reason, Instant::now()));
     }
 
     /// All pods of a restore run.
     pub fn restored(&self, time: Duration) {
         self.with(|inner| {
-            *inner.operations.entry(("restore", "success", String::new())).or_default() += 1;
+            inner.operations.succeeded("restore", Instant::now());
             inner.restore_seconds.observe(time.as_secs_f64());
         });
     }
 
     /// A restore did not succeed.
     pub fn restore_failed(&self, reason: &str) {
-        self.with(|inner| {
-            *inner.operations.entry(("restore", "failure", reason.to_owned())).or_default() += 1;
-        });
+        self.with(|inner| inner.operations.failed("restore", reason, Instant::now()));
     }
 
     /// Something that a crash left could not be put right.
@@ -160,20 +157,7 @@ impl Metrics {
     /// All of it.
     pub fn render(&self, text: &mut Text) {
         self.with(|inner| {
-            for (operation, name, help) in [
-                (
-                    "checkpoint",
-                    "cryopod_checkpoint_operations_total",
-                    "Checkpoints taken or tried for objects, by result and reason.",
-                ),
-                ("restore", "cryopod_restore_operations_total", "Restores by objects, by result and reason."),
-            ] {
-                text.head(name, "counter", help);
-                let of_this = inner.operations.iter().filter(|((of, ..), _)| *of == operation);
-                for ((_, result, reason), count) in of_this {
-                    text.line(name, &[("result", result), ("reason", reason)], *count as f64);
-                }
-            }
+            inner.operations.render(text, Instant::now());
             for (name, help, histogram) in [
                 (
                     "cryopod_checkpoint_duration_seconds",
@@ -256,7 +240,7 @@ mod tests {
         metrics.render(&mut text);
         let text = text.into_string();
         for line in [
-            "cryopod_checkpoint_operations_total{result=\"failure\",reason=\"no-space\"} 1",
+            "cryopod_checkpoint_operations_total{result=\"failure\",reason=\"no-space\"} 0",
             "cryopod_restore_duration_seconds_count 1",
             "cryopod_podcheckpoints{reason=\"CheckpointCompleted\"} 3",
             "cryopod_schedule_last_success_timestamp_seconds{namespace=\"default\",schedule=\"nightly\"} 7",
