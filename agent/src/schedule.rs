@@ -2,6 +2,7 @@
 //! their pods are captured.
 
 mod act;
+mod changes;
 mod drain;
 pub mod keep;
 pub mod plan;
@@ -35,7 +36,6 @@ pub async fn run(context: Arc<Context>) {
         let schedule = checkpoint.labels().get(SCHEDULED_BY).cloned();
         schedule.map(|name| ObjectRef::new(&name).within(&namespace))
     };
-    let checkpoints: Api<PodCheckpoint> = Api::all(context.client.clone());
     let nodes: Api<Node> = Api::all(context.client.clone());
     // A node that is cordoned concerns every schedule that waits for drains.
     let of_node = move |_: Node| {
@@ -53,7 +53,7 @@ pub async fn run(context: Arc<Context>) {
         }
     };
     let controlled = controller
-        .watches(checkpoints, watcher::Config::default().labels(SCHEDULED_BY), of_schedule)
+        .watches_stream(changes::of_checkpoints(context.client.clone()), of_schedule)
         .watches(nodes, watcher::Config::default(), of_node)
         .run(act::reconcile, retry, context)
         .for_each(|_| async {});

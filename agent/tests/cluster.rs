@@ -7,6 +7,8 @@
 
 #[path = "cluster/objects.rs"]
 mod objects;
+#[path = "cluster/plan.rs"]
+mod plan;
 #[path = "cluster/process.rs"]
 mod process;
 #[path = "cluster/requests.rs"]

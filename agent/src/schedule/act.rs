@@ -1,9 +1,8 @@
 //! The actions of a `CheckpointSchedule`, done.
 
+mod pods;
 #[cfg(test)]
 mod requests;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,6 +29,7 @@ use crate::api::{
 };
 use crate::context::{Context, Error, optional};
 use crate::template::label_value;
+use pods::summary;
 
 /// Handlers of cryopod begin with it.
 const HANDLERS: &str = "cryopod";
@@ -278,34 +278,5 @@ impl Work<'_> {
         let written = api.patch_status(&self.object.name_any(), &PatchParams::default(), &patch).await;
         optional(written.map_err(Error::api("tell how a schedule stands")))?;
         Ok(())
-    }
-}
-
-fn summary(pod: &CorePod, handlers: &BTreeSet<String>) -> Pod {
-    let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
-    let class = spec.and_then(|spec| spec.runtime_class_name.as_ref());
-    let phase = status.and_then(|status| status.phase.as_deref());
-    Pod {
-        name: pod.name_any(),
-        uid: pod.uid().unwrap_or_default(),
-        node: spec.and_then(|spec| spec.node_name.clone()),
-        series: series(pod),
-        ours: class.is_some_and(|class| handlers.contains(class)),
-        running: phase == Some("Running") && pod.metadata.deletion_timestamp.is_none(),
-        evictable: pod.labels().get(EVICTABLE).cloned(),
-    }
-}
-
-/// What a pod belongs to: its Deployment, as far as its name tells, or its other owner; itself where its name is stable.
-fn series(pod: &CorePod) -> String {
-    let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
-    match owner {
-        Some(owner) if owner.kind == "ReplicaSet" => {
-            let hash = pod.labels().get("pod-template-hash");
-            let deployment = hash.and_then(|hash| owner.name.strip_suffix(&format!("-{hash}")));
-            deployment.unwrap_or(&owner.name).to_owned()
-        }
-        Some(owner) if owner.kind != "StatefulSet" => owner.name.clone(),
-        _ => pod.name_any(),
     }
 }

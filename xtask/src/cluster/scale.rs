@@ -33,7 +33,7 @@ fn measure(dir: &Path, programs: &Path) -> Result<(), Error> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(repository::root());
     cargo.args(["test", "--release", "--package", "cryopod-agent", "--test", "cluster"]);
-    cargo.args(["--", "--ignored", "--nocapture"]);
+    cargo.args(["--", "--include-ignored", "--nocapture", "--test-threads=1"]);
     cargo.env("CRYOPOD_SCALE_KUBECONFIG", dir.join("admin.conf"));
     let status = cargo.status().map_err(|source| Error::Start { program: "cargo", source })?;
     if status.success() { Ok(()) } else { Err(Error::Scale) }
