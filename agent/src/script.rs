@@ -24,12 +24,15 @@ use crate::node::{NodeError, NodeWork, Order, Progress, Stored};
 /// The node of these tests.
 pub(crate) const NODE: &str = "n1";
 
+/// What a body has to be.
+type Check = Box<dyn FnOnce(&Value) + Send>;
+
 /// A request that is expected, and its answer.
 pub(crate) struct Call {
     method: Method,
     /// With its query if the query matters.
     path: String,
-    checks: Vec<Box<dyn FnOnce(&Value) + Send>>,
+    checks: Vec<Check>,
     status: u16,
     /// None for what was sent.
     answer: Option<Value>,

@@ -291,7 +291,7 @@ async fn data_that_cannot_be_deleted_keeps_the_object_and_says_why() {
     let node =
         FakeNode::new().has(stored("object-uid")).fails_to_delete(NodeError::Store("dataset is busy".into()));
     let why = event("PodCheckpoint", "CheckpointDeletionFailed").with(|body| {
-        assert!(body["note"].as_str().is_some_and(|note| note.contains("dataset is busy")), "{body}")
+        assert!(body["note"].as_str().is_some_and(|note| note.contains("dataset is busy")), "{body}");
     });
     let (failed, _) = once(node, &seen, vec![get(CP, &seen), why]).await;
     assert_eq!(retried(&failed.unwrap_err()).await, Action::requeue(Duration::from_secs(5)));
