@@ -24,6 +24,9 @@ use crate::node::{NodeError, NodeWork, Order, Progress, Stored};
 /// The node of these tests.
 pub(crate) const NODE: &str = "n1";
 
+/// What a body has to be.
+type Check = Box<dyn FnOnce(&Value) + Send>;
+
 /// A request that is expected, and its answer.
 pub(crate) struct Call {
     method: Method,

@@ -11,8 +11,7 @@ pub(crate) mod schedule;
 use cryopod_agent::api::REQUESTED_BY;
 use jiff::Timestamp;
 use kube::api::PostParams;
-use kube::core::NamespaceResourceScope;
-use kube::{Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -30,22 +29,24 @@ fn named(base: &str, now: Timestamp) -> String {
     format!("{}-{}", base.trim_end_matches(['-', '.']), now.strftime("%Y%m%d-%H%M%S"))
 }
 
-/// Makes the object, with the name of whoever asks, or only says so.
-async fn make<K>(cluster: &Cluster, global: &Global, mut object: K, kind: &'static str) -> Result<K, Error>
+/// Says who asks: the node's audit log names them. The API server holds it to be true, or sets it itself.
+async fn signed<K: Resource<DynamicType = ()>>(cluster: &Cluster, global: &Global, mut object: K) -> K {
+    if global.dry_run != Some(DryRun::Client)
+        && let Some(user) = cluster.user().await
+    {
+        object.annotations_mut().insert(REQUESTED_BY.to_owned(), user);
+    }
+    object
+}
+
+/// Makes the object, or only says so.
+async fn make<K>(api: &Api<K>, global: &Global, object: K, kind: &'static str) -> Result<K, Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Serialize
-        + DeserializeOwned
-        + Clone
-        + std::fmt::Debug,
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
 {
     if global.dry_run == Some(DryRun::Client) {
         return Ok(object);
     }
-    if let Some(user) = cluster.user().await {
-        object.annotations_mut().insert(REQUESTED_BY.to_owned(), user);
-    }
-    let api = cluster.api::<K>();
     let params = PostParams { dry_run: global.dry_run == Some(DryRun::Server), ..PostParams::default() };
     let action = format!("cannot make {} {}", kind, object.name_any());
     api.create(&params, &object).await.map_err(failed(action, kind))

@@ -218,9 +218,7 @@ impl Pod {
             if wanted.is_empty() { !c.brief.is_sandbox() } else { chosen::is_wanted(wanted, &id, &name) }
         });
         let there: Vec<_> = meant.iter().map(names).collect();
-        if let Some(missing) =
-            chosen::missing(wanted, there.iter().map(|(id, name)| (id.as_str(), name.as_str())))
-        {
+        if let Some(missing) = chosen::missing(wanted, &there) {
             return Err(TaskError::NoContainer { id: missing.to_owned() });
         }
         let mut held = Vec::new();
@@ -239,9 +237,7 @@ impl Pod {
         })?;
         // Less than what was asked for would be a checkpoint that is found to lack something when it is needed.
         let taken: Vec<_> = subjects.iter().map(|(each, _)| names(each)).collect();
-        if let Some(idle) =
-            chosen::missing(wanted, taken.iter().map(|(id, name)| (id.as_str(), name.as_str())))
-        {
+        if let Some(idle) = chosen::missing(wanted, &taken) {
             let pod = self.identity().name;
             return Err(DoorError::Nothing(format!("container {idle} of pod {pod} does not run")).into());
         }

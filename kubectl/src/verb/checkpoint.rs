@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::ListParams;
 
-use super::{dry, make, named};
+use super::{dry, make, named, signed};
 use crate::args::{CheckpointArgs, Global, ModeArg};
 use crate::client::Cluster;
 use crate::error::Error;
@@ -88,7 +88,7 @@ async fn one(
     let mut object = PodCheckpoint::new(&name, spec);
     object.metadata.namespace = Some(cluster.namespace.clone());
     let api = cluster.api::<PodCheckpoint>();
-    let made = make(cluster, global, object, KIND).await?;
+    let made = make(&api, global, signed(cluster, global, object).await, KIND).await?;
     if global.dry_run.is_some() || !args.waiting.wait {
         return output::object(
             global,

@@ -4,7 +4,7 @@ use cryopod_agent::api::PodRestore;
 use cryopod_agent::api::restore::{PodRestoreSpec, TemplatePatch};
 use jiff::Timestamp;
 
-use super::{dry, make, named};
+use super::{dry, make, named, signed};
 use crate::args::{CloneArgs, Global, RestoreArgs, Waiting};
 use crate::client::Cluster;
 use crate::error::Error;
@@ -50,7 +50,7 @@ async fn bring_back(
     let mut object = PodRestore::new(name, spec);
     object.metadata.namespace = Some(cluster.namespace.clone());
     let api = cluster.api::<PodRestore>();
-    let made = make(cluster, global, object, KIND).await?;
+    let made = make(&api, global, signed(cluster, global, object).await, KIND).await?;
     if global.dry_run.is_some() || !waiting.wait {
         return output::object(global, &made, &format!("podrestore {name} made{}", dry(global)));
     }

@@ -6,11 +6,7 @@ pub fn is_wanted(wanted: &[String], id: &str, name: &str) -> bool {
 }
 
 /// The first that is wanted and not among these ids and names.
-pub fn missing<'a, 'b>(
-    wanted: &'a [String],
-    there: impl Iterator<Item = (&'b str, &'b str)>,
-) -> Option<&'a str> {
-    let there: Vec<_> = there.collect();
+pub fn missing<'a>(wanted: &'a [String], there: &[(String, String)]) -> Option<&'a str> {
     let is_there = |it: &&String| there.iter().any(|(id, name)| *it == id || *it == name);
     wanted.iter().find(|it| !is_there(it)).map(String::as_str)
 }
@@ -35,12 +31,12 @@ mod tests {
 
     #[test]
     fn containers_are_meant_by_id_or_name_and_each_that_is_named_has_to_be_there() {
-        let there = [("id-1", "app"), ("id-2", "side")];
+        let there = [("id-1", "app"), ("id-2", "side")].map(|(id, name)| (id.to_owned(), name.to_owned()));
         assert!(is_wanted(&list(&["app", "id-2"]), "id-2", "side"));
         assert!(!is_wanted(&list(&["app"]), "id-2", "side"));
-        assert_eq!(missing(&list(&["app", "id-2"]), there.into_iter()), None);
-        assert_eq!(missing(&list(&["app", "db", "side"]), there.into_iter()), Some("db"));
-        assert_eq!(missing(&[], there.into_iter()), None, "the whole pod");
+        assert_eq!(missing(&list(&["app", "id-2"]), &there), None);
+        assert_eq!(missing(&list(&["app", "db", "side"]), &there), Some("db"));
+        assert_eq!(missing(&[], &there), None, "the whole pod");
     }
 
     #[test]
