@@ -38,9 +38,6 @@ pub(crate) struct Call {
     answer: Option<Value>,
 }
 
-/// A look at a body that fails the test if it is not as expected.
-type Check = Box<dyn FnOnce(&Value) + Send>;
-
 /// Expects this and answers with the body that it is sent.
 pub(crate) fn call(method: Method, path: &str) -> Call {
     Call { method, path: path.to_owned(), checks: Vec::new(), status: 200, answer: None }

@@ -87,7 +87,7 @@ async fn create(cluster: &Cluster, global: &Global, args: &ScheduleCreateArgs) -
     };
     let mut object = CheckpointSchedule::new(&args.name, spec);
     object.metadata.namespace = Some(cluster.namespace.clone());
-    let made = make(cluster, global, object, KIND).await?;
+    let made = make(&cluster.api(), global, object, KIND).await?;
     output::object(global, &made, &format!("checkpointschedule {} made{}", args.name, dry(global)))
 }
 
