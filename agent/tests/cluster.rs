@@ -129,5 +129,4 @@ async fn schedule(client: &Client, node: &Node) {
     all.delete_collection(&DeleteParams::default(), &ListParams::default().labels("cryopod.dev/schedule"))
         .await
         .ok();
-    assert!(median(times) < RESTART);
 }
