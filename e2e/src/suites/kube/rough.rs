@@ -13,6 +13,16 @@ use crate::suite::{Failure, ensure};
 /// Kills the agent, which whoever keeps it – a DaemonSet or systemd – starts again.
 const KILL: &str = "pkill -9 -x cryopod-agent || true";
 
+/// Kills it and lets the DaemonSet make another: kubelet waits longer before each start of a container that dies again and again,
+/// which is kubelet's and not what is looked at.
+fn kill_and_replace(node: &str) -> Result<(), Failure> {
+    kube::in_node(node, KILL)?;
+    let field = format!("spec.nodeName={node}");
+    let agents =
+        ["-n", "cryopod-system", "-l", "app.kubernetes.io/component=agent", "--field-selector", &field];
+    kubectl(&[&["delete", "pod", "--wait=false", "--grace-period=1"], &agents[..]].concat()).map(drop)
+}
+
 pub(super) fn agent_killed() -> Result<(), Failure> {
     let node = kube::node_name()?;
     apply(&counter("tough", Some("cryopod")))?;
@@ -87,12 +97,12 @@ pub(super) fn random_kills() -> Result<(), Failure> {
         let name = format!("hunted-{round}");
         kubectl(&["checkpoint", "hunted", "--name", &name, "--wait=false"])?;
         thread::sleep(Duration::from_millis(round * 370 % 2100));
-        kube::in_node(&node, KILL)?;
+        kill_and_replace(&node)?;
         until_reason_within(AFTER_KILLS, "podcheckpoint", &name, "CheckpointCompleted")?;
         if round % 2 == 1 {
             kubectl(&["delete", "podcheckpoint", &name, "--wait=false"])?;
             thread::sleep(Duration::from_millis(round * 210 % 900));
-            kube::in_node(&node, KILL)?;
+            kill_and_replace(&node)?;
         }
     }
     let after = count("hunted")?;
