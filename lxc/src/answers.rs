@@ -113,7 +113,8 @@ fn ended(child: Pid) -> Error {
         || "it is gone".to_owned(),
         |status| match (status.exit_status(), status.terminating_signal()) {
             (_, Some(signal)) => format!("signal {signal}"),
-            (Some(code), _) => format!("exit code {code}"),
+            // That is the one which only made it.
+            (Some(code), _) if code != 0 => format!("exit code {code}"),
             _ => "it is gone".to_owned(),
         },
     );
